@@ -1,0 +1,49 @@
+"""The `unibrivl` command: one file per verb, loaded only when its verb is called.
+
+A verb is a module in this folder with `add_arguments(parser)` and `run(args) -> int` (the exit code). `--help` lists the
+table below and imports none of them, so it answers at once. Errors that are the user's to mend (`ValueError`,
+`OSError`, a missing extra) end in one line on stderr and exit code 2; anything else is our bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# verb -> one line of help; the module of a verb has its name
+VERBS = {
+    "convert": "turn an original checkpoint into a safetensors folder that from_pretrained loads",
+    "demo": "hear a sound: draw its waveform and spectrogram, and embed it",
+    "doctor": "report what is wrong with the sounds of a folder before it wastes a training run",
+    "lexicon": "build the phone tokenizer from a pronunciation dictionary",
+}
+
+
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The command's parser; only `verb`'s own module is imported and asked for its arguments."""
+    from unibrivl import __version__
+
+    parser = argparse.ArgumentParser(prog="unibrivl", description="A sound finds, makes, edits or explains a picture.")
+    parser.add_argument("--version", action="version", version=f"unibrivl {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, summary in VERBS.items():
+        child = verbs.add_parser(name, help=summary, description=summary)
+        if name == verb:
+            importlib.import_module(f"unibrivl.cli.{name}").add_arguments(child)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in argv if word in VERBS), None)
+    args = build_parser(verb).parse_args(argv)
+    try:
+        return importlib.import_module(f"unibrivl.cli.{args.verb}").run(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"unibrivl {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"unibrivl {args.verb}: stopped", file=sys.stderr)
+        return 130
