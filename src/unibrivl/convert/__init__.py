@@ -1,0 +1,1 @@
+"""Original checkpoints -> safetensors folders of ours, read without executing anything and checked key by key."""
