@@ -15,27 +15,33 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .front_end_speechlm import each_clip
 
-def relative_bias(query_BHTd: torch.Tensor, table_Rd: torch.Tensor) -> torch.Tensor:
-    """q_i . p[clip(i - j)] for all i, j: (B, H, T, T) from one (T, R) product a head.
+# OURS: queries a CPU attends with at once; their bias, 8 MB at 15 s, is all that ever exists of it
+QUERY_BLOCK = 256
 
-    Reversing the table makes a row of the result a contiguous piece of "first column repeated, R columns, last column
-    repeated", shifted by one per row; written once at that width, the shift is a stride.
+
+def relative_bias(query_BHQd: torch.Tensor, table_Rd: torch.Tensor, first: int, frames: int) -> torch.Tensor:
+    """q_i . p[clip(i - j)] for the queries i = first, first + 1, ... and all keys j: (B, H, Q, T).
+
+    One product with the reversed table gives R columns a query. A row of the result is a piece of "first column
+    repeated, R columns, last column repeated" that starts one column further left for each next query: written once at
+    that width, the shift is a matter of strides.
     """
-    frames, rows = query_BHTd.shape[2], table_Rd.shape[0]
-    scores_BHTR = query_BHTd @ table_Rd.flip(0).t()  # column c: j - i = c - rows // 2 + 1
-    before = frames - rows // 2  # columns left of the table's first: j - i from -(T - 1)
-    after = frames - 1 - rows // 2
-    scores_BHTR = scores_BHTR[..., max(0, -before) : rows - max(0, -after)]
-    left = scores_BHTR[..., :1].expand(*scores_BHTR.shape[:-1], max(0, before))
-    right = scores_BHTR[..., -1:].expand(*scores_BHTR.shape[:-1], max(0, after))
-    wide = torch.cat([left, scores_BHTR, right], dim=-1)  # (B, H, T, 2T - 1), column m: j - i = m - (T - 1)
-    batch, heads = wide.shape[:2]
-    # drop T - 1 numbers before the first row and after the last: rows of 2T - 2 now start one column later each
-    flat = wide.reshape(batch, heads, -1)[..., frames - 1 : frames - 1 + frames * (2 * frames - 2)]
-    if frames == 1:
+    batch, heads, queries, _ = query_BHQd.shape
+    half = table_Rd.shape[0] // 2
+    scores_BHQR = query_BHQd @ table_Rd.flip(0).t()  # column c is the distance j - i = c + 1 - half
+    before = first + queries - half  # columns missing on the left, down to j - i = -(first + queries - 1)
+    after = frames - 1 - first - half  # and on the right, up to j - i = frames - 1 - first
+    scores_BHQR = scores_BHQR[..., max(0, -before) : 2 * half - max(0, -after)]
+    left = scores_BHQR[..., :1].expand(-1, -1, -1, max(0, before))
+    right = scores_BHQR[..., -1:].expand(-1, -1, -1, max(0, after))
+    wide = torch.cat([left, scores_BHQR, right], dim=-1)  # rows of frames + queries - 1 numbers
+    if queries == 1:
         return wide
-    return flat.reshape(batch, heads, frames, 2 * frames - 2)[..., :frames]
+    wide = wide.flatten(2)
+    row = frames + queries - 2
+    return wide[..., queries - 1 : queries - 1 + queries * row].unflatten(2, (queries, row))[..., :frames]
 
 
 def eager_attention_forward(
@@ -85,23 +91,36 @@ class SpeechLMAttention(nn.Module):
         query, key, value = (
             linear(hidden_states).view(shape).transpose(1, 2) for linear in (self.q_proj, self.k_proj, self.v_proj)
         )
-        bias_BHTT = relative_bias(query * self.scaling, table_Rd.to(query.dtype))
-        if padding_BT is not None:
-            bias_BHTT = bias_BHTT.masked_fill(padding_BT[:, None, None], torch.finfo(bias_BHTT.dtype).min)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        output, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            bias_BHTT,
-            scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0,
-            **kwargs,
-        )
+        outputs, frames = [], hidden_states.shape[1]
+        step = self._queries_at_once(hidden_states)
+        for first in range(0, frames, step):
+            query_BHQd = query[:, :, first : first + step]
+            bias_BHQT = relative_bias(query_BHQd * self.scaling, table_Rd.to(query.dtype), first, frames)
+            if padding_BT is not None:
+                bias_BHQT = bias_BHQT.masked_fill(padding_BT[:, None, None], torch.finfo(bias_BHQT.dtype).min)
+            output, weights = attention(
+                self,
+                query_BHQd,
+                key,
+                value,
+                bias_BHQT,
+                scaling=self.scaling,
+                dropout=self.attention_dropout if self.training else 0.0,
+                **kwargs,
+            )
+            outputs.append(output)
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         return self.out_proj(output.reshape(hidden_states.shape)), weights
+
+    def _queries_at_once(self, hidden_states) -> int:
+        """All of them, but QUERY_BLOCK on a CPU without gradients: the T x T bias never exists."""
+        in_blocks = self.config._attn_implementation == "sdpa" and hidden_states.device.type == "cpu"
+        if not in_blocks or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return max(1, hidden_states.shape[1])
+        return QUERY_BLOCK
 
 
 class SpeechLMFeedForward(nn.Module):
@@ -130,7 +149,10 @@ class SpeechLMLayer(GradientCheckpointingLayer):
         if self.pre_norm:
             self.norm_k = nn.LayerNorm(self.attention.head_dim, eps=config.layer_norm_eps)
 
-    def forward(self, hidden_states, table_Rd, padding_BT=None, **kwargs):
+    def forward(self, hidden_states, table_Rd, padding_BT=None, lengths=None, **kwargs):
+        return each_clip(lambda clips: self._transform(clips, table_Rd, padding_BT, **kwargs), hidden_states, lengths)
+
+    def _transform(self, hidden_states, table_Rd, padding_BT, **kwargs):
         if self.pre_norm:
             attended = self.attention(self.layer_norm(hidden_states), self.norm_k(table_Rd), padding_BT, **kwargs)[0]
             hidden_states = hidden_states + self.dropout(attended)

@@ -23,7 +23,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .attention_speechlm import SpeechLMAttention, SpeechLMLayer, SpeechLMRelativePositions
 from .configuration_speechlm import SpeechLMConfig
-from .front_end_speechlm import SpeechLMFeatureEncoder, clip_lengths, frame_mask
+from .front_end_speechlm import SpeechLMFeatureEncoder, clip_lengths, each_clip, frame_mask
 from .outputs_speechlm import SpeechLMModelOutput
 
 
@@ -41,7 +41,8 @@ class SpeechLMEncoder(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(self, hidden_states_BTD, mask_BT=None, **kwargs):
-        hidden_states_BTD = hidden_states_BTD + self.pos_conv_embed(hidden_states_BTD)
+        lengths = clip_frames(mask_BT, self.config)
+        hidden_states_BTD = hidden_states_BTD + each_clip(self.pos_conv_embed, hidden_states_BTD, lengths)
         if not self.config.do_stable_layer_norm:
             hidden_states_BTD = self.layer_norm(hidden_states_BTD)
         hidden_states_BTD = run_layers(self, self.dropout(hidden_states_BTD), mask_BT, **kwargs)
@@ -83,13 +84,29 @@ class SpeechLMSharedEncoder(nn.Module):
 
 
 def run_layers(encoder, hidden_states_BTD, mask_BT, **kwargs):
-    padding_BT = None if mask_BT is None or mask_BT.all() else ~mask_BT
+    lengths = clip_frames(mask_BT, encoder.config)
+    padding_BT = ~mask_BT if mask_BT is not None and lengths is None else None
     table_Rd = encoder.relative_positions.pe_k.weight
     for layer in encoder.layers:
         if encoder.training and encoder.config.layerdrop > 0 and torch.rand(()) < encoder.config.layerdrop:
             continue
-        hidden_states_BTD = layer(hidden_states_BTD, table_Rd, padding_BT, **kwargs)
+        hidden_states_BTD = layer(hidden_states_BTD, table_Rd, padding_BT, lengths, **kwargs)
     return hidden_states_BTD
+
+
+def clip_frames(mask_BT, config) -> list[int] | None:
+    """Frames of each clip where clips are run at their own length; None where the batch runs padded and masked.
+
+    At their own length: without gradients on a CPU, where the padding is at the end and no attention weights are asked
+    for. The result is the same to rounding.
+    """
+    if mask_BT is None or mask_BT.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    if config.padding_mode != "exact" or config._attn_implementation != "sdpa":
+        return None
+    lengths_B = mask_BT.sum(1)
+    at_the_end = bool((mask_BT == (torch.arange(mask_BT.shape[1]) < lengths_B[:, None])).all())
+    return lengths_B.tolist() if at_the_end and lengths_B.min() > 0 else None
 
 
 class SpeechLMCTCHead(nn.Module):
