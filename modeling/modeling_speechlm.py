@@ -37,7 +37,11 @@ class SpeechLMEncoder(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.relative_positions = SpeechLMRelativePositions(config)
+        self.relative_positions.pe_k.init_rule = 0.02
         self.layers = nn.ModuleList([SpeechLMLayer(config) for _ in range(config.num_speech_layers)])
+        for module in self.layers.modules():
+            if isinstance(module, nn.Linear):
+                module.init_rule = "normal"
         self.gradient_checkpointing = False
 
     def forward(self, hidden_states_BTD, mask_BT=None, **kwargs):
@@ -60,7 +64,12 @@ class SpeechLMSharedEncoder(nn.Module):
         self.embedding_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.relative_positions = SpeechLMRelativePositions(config)
+        self.relative_positions.pe_k.init_rule = 1.0
         self.layers = nn.ModuleList([SpeechLMLayer(config) for _ in range(config.num_shared_layers)])
+        for layer in self.layers:
+            for linear in (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj):
+                linear.init_rule = "xavier_input"
+            layer.attention.out_proj.init_rule = "xavier_output"
         if config.do_stable_layer_norm:
             self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.gradient_checkpointing = False
@@ -156,58 +165,52 @@ class SpeechLMPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """The distributions of a freshly built original, measured; see SpeechLM's and fairseq's constructors."""
+        """The distributions of a freshly built original, measured. transformers visits leaves only, so a leaf that
+        starts otherwise than its kind does carries `init_rule`, set where it is built."""
+        rule = getattr(module, "init_rule", None)
         if isinstance(module, nn.Linear):
-            init_torch_default(module)
+            init_linear(module, rule)
+        elif isinstance(module, nn.Conv1d) and hasattr(module, "parametrizations"):
+            init_weight_normed(module)
         elif isinstance(module, nn.Conv1d):
             init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, SpeechLMEncoder):
-            init_speech_encoder(module)
-        elif isinstance(module, SpeechLMSharedEncoder):
-            init_shared_encoder(module)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=module.embedding_dim**-0.5 if rule is None else rule)
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[module.padding_idx])
+        elif isinstance(module, nn.ParameterList):
+            for parameter in module:
+                init.uniform_(parameter, 0.0, 1.0)
         elif isinstance(module, SpeechLMModel):
             init.uniform_(module.masked_spec_embed, 0.0, 1.0)
-            if module.unit_embeddings is not None:
-                init_padded_table(module.unit_embeddings)
 
 
-def init_torch_default(linear):
+def init_linear(linear, rule):
+    """torch's own default; "normal" in the Speech Transformer; Xavier for the Shared Transformer's attention."""
     bound = 1 / math.sqrt(linear.in_features)
-    init.uniform_(linear.weight, -bound, bound)
-    init.uniform_(linear.bias, -bound, bound)
+    if rule == "normal":
+        init.normal_(linear.weight, std=0.02)
+    elif rule in ("xavier_input", "xavier_output"):
+        init.xavier_uniform_(linear.weight, gain=1 / math.sqrt(2) if rule == "xavier_input" else 1.0)
+    else:
+        init.uniform_(linear.weight, -bound, bound)
+    if rule in ("normal", "xavier_output"):
+        init.zeros_(linear.bias)
+    else:
+        init.uniform_(linear.bias, -bound, bound)
 
 
-def init_padded_table(embedding):
-    init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)
-    if not getattr(embedding.weight, "_is_hf_initialized", False):
-        init.zeros_(embedding.weight[1])
-
-
-def init_speech_encoder(encoder):
-    for module in encoder.layers.modules():
-        if isinstance(module, nn.Linear):
-            init.normal_(module.weight, std=0.02)
-            init.zeros_(module.bias)
-    init.normal_(encoder.relative_positions.pe_k.weight, std=0.02)
-    conv = encoder.pos_conv_embed.conv
-    direction = conv.parametrizations.weight.original1
-    init.normal_(direction, std=math.sqrt(4 / (conv.kernel_size[0] * conv.in_channels)))
-    init.copy_(conv.parametrizations.weight.original0, direction.float().norm(dim=(0, 1), keepdim=True))
+def init_weight_normed(conv):
+    """The positional convolution: directions normal, gains their norms, so that the kernel starts as drawn."""
+    weight = conv.parametrizations.weight
+    init.normal_(weight.original1, std=math.sqrt(4 / (conv.kernel_size[0] * conv.out_channels)))
+    init.copy_(weight.original0, weight.original1.float().norm(dim=(0, 1), keepdim=True))
     init.zeros_(conv.bias)
-
-
-def init_shared_encoder(encoder):
-    for layer in encoder.layers:
-        attention = layer.attention
-        for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
-            init.xavier_uniform_(linear.weight, gain=1 / math.sqrt(2))
-        init.xavier_uniform_(attention.out_proj.weight)
-        init.zeros_(attention.out_proj.bias)
-    init.normal_(encoder.relative_positions.pe_k.weight, std=1.0)
-    init_padded_table(encoder.position_embeddings)
 
 
 class SpeechLMModel(SpeechLMPreTrainedModel):

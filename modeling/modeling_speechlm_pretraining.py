@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModelForPreTraining
-from transformers import initialization as init
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -49,13 +48,6 @@ class SpeechLMForPreTraining(SpeechLMPreTrainedModel):
         self.unit_head = SpeechLMUnitHead(config)
         self.ctc_head = SpeechLMCTCHead(config)
         self.post_init()
-
-    @torch.no_grad()
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        if isinstance(module, SpeechLMUnitHead):
-            for table_CP in module.label_embeddings:
-                init.uniform_(table_CP, 0.0, 1.0)
 
     def freeze_feature_encoder(self):
         self.speechlm.freeze_feature_encoder()

@@ -23,7 +23,9 @@ GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 2e-5  # spec/speechlm.md section 10
 STRIDES = {
     "conv_out": (1, 32, 8),
-    **dict.fromkeys(["projected_features", "speech_transformer_out", "shared_input", "single0", "single1"], (1, 8, 32)),
+    **dict.fromkeys(
+        ["projected_features", "speech_transformer_out", "shared_input", "single0", "single1"], (1, 8, 32)
+    ),
     **dict.fromkeys(["last_hidden", "shared_out"], (1, 4, 16)),
     "ctc_logits": (1, 4, 1),
 }
@@ -62,9 +64,15 @@ def original_shapes(name: str, layers: int | None = None) -> dict[str, list[int]
     }
 
 
-@cache
 def model(name: str, layers: int | None = None, attention: str = "sdpa") -> SpeechLMForPreTraining:
     """Our model with the goldens' weights."""
+    ours = _build(name, layers)
+    ours.set_attn_implementation(attention)
+    return ours
+
+
+@cache
+def _build(name: str, layers: int | None) -> SpeechLMForPreTraining:
     state = recipe.state_dict(original_shapes(name, layers))
     config = infer_config(state, original_cfg(name))
     config.padding_mode = "fairseq"
@@ -72,7 +80,6 @@ def model(name: str, layers: int | None = None, attention: str = "sdpa") -> Spee
     with torch.device("meta"):
         ours = SpeechLMForPreTraining(config)
     ours.load_state_dict(convert_state(state, config, report), assign=True)
-    ours.set_attn_implementation(attention)
     return ours.eval()
 
 
@@ -102,6 +109,7 @@ def differences(case: str, attention: str = "sdpa") -> list[Difference]:
         elif "units" in case:
             ours = unit_outputs(pretrained.speechlm, expected["unit_ids"].long())
             ours["ctc_logits"] = pretrained.ctc_head(ours["last_hidden"])
+            ours["ctc_padding_mask"] = expected["unit_ids"] == 1
         elif "text" in case:
             ours = _text(pretrained, expected)
         else:
@@ -126,7 +134,6 @@ def _audio(pretrained, normalize: bool) -> dict[str, torch.Tensor]:
     source, padding = recipe.batch(normalize)
     tower = pretrained.speechlm
     ours = speech_outputs(tower, source, padding)
-    ours["frame_mask"] = ours["padding_mask"] = ours["frame_padding_mask"]
     for row, length in enumerate((60000, 41234)):
         ours[f"single{row}"] = tower(source[row : row + 1, :length]).last_hidden_state
     short = recipe.waveform(1002, 8000, 220.0)
@@ -139,7 +146,11 @@ def _text(pretrained, expected) -> dict[str, torch.Tensor]:
     output = pretrained(
         input_ids=golden("base_p_units")["unit_ids"].long(), text_mask_indices=expected["mask_indices"].bool()
     )
-    return {"shared_out": output.last_hidden_state, "ctc_logits": output.ctc_logits}
+    return {
+        "shared_out": output.last_hidden_state,
+        "ctc_logits": output.ctc_logits,
+        "ctc_padding_mask": ~output.frame_mask,
+    }
 
 
 def _pretrain(pretrained, case: str, expected) -> dict[str, torch.Tensor]:
@@ -161,6 +172,7 @@ def _pretrain(pretrained, case: str, expected) -> dict[str, torch.Tensor]:
         "swap_indices": output.swap_indices,
         "shared_padding_mask": output.labels == 1,
         "features_pen": output.feature_penalty,
+        "predicted_units": output.speech_logits.argmax(-1).masked_fill(~output.frame_mask, 1),
     }
     for head, logits in enumerate((output.speech_logits, output.shared_logits)):
         for kind, rows in (("m", masked), ("u", unmasked)):
