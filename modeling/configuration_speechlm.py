@@ -1,7 +1,7 @@
 """SpeechLM's configuration: a Speech Transformer and a Shared Transformer over HuBERT's convolutional front end.
 
-The defaults are SpeechLM-P Base. `SPEECHLM_PRESETS` holds what the other published sizes change. Sizes are pinned by the
-key lists of the official checkpoints; every other constant names where it comes from.
+The defaults are SpeechLM-P Base. `SPEECHLM_PRESETS` holds what the other published sizes change. Sizes are pinned by
+the key lists of the official checkpoints; every other constant names where it comes from.
 """
 
 from huggingface_hub.dataclasses import strict

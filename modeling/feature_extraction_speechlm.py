@@ -68,7 +68,9 @@ class SpeechLMFeatureExtractor(SequenceFeatureExtractor):
             max_length=max_length,
             truncation=truncation,
             pad_to_multiple_of=pad_to_multiple_of,
-            return_attention_mask=self.return_attention_mask if return_attention_mask is None else return_attention_mask,
+            return_attention_mask=self.return_attention_mask
+            if return_attention_mask is None
+            else return_attention_mask,
             return_tensors=return_tensors,
         )
 

@@ -44,18 +44,26 @@ def frame_mask(attention_mask_BS: torch.Tensor, frames: int, config) -> torch.Te
     return torch.arange(frames, device=real_BS.device) < lengths_B[:, None]
 
 
-def clip_lengths(attention_mask_BS: torch.Tensor, config) -> list[int]:
-    """Samples of each clip of a right-padded batch; refuses masks with holes and clips too short for one frame."""
+def clips_at_start(samples_BS: torch.Tensor, attention_mask_BS: torch.Tensor, config):
+    """The batch with every clip at the start of its row, its mask, and the samples of each clip.
+
+    A clip may stand anywhere in its row; masks with holes and clips too short for one frame are refused.
+    """
     real_BS = attention_mask_BS.bool()
-    if (real_BS[:, 1:] & ~real_BS[:, :-1]).any():
-        raise ValueError("attention_mask must be ones and then zeros in every row: padding belongs at the end of a clip")
-    lengths = real_BS.sum(1).tolist()
+    lengths_B, first_B = real_BS.sum(1), real_BS.long().argmax(1)
+    index_S = torch.arange(real_BS.shape[1], device=real_BS.device)
+    if not torch.equal(real_BS, (index_S >= first_B[:, None]) & (index_S < (first_B + lengths_B)[:, None])):
+        raise ValueError("attention_mask has holes: the ones of a row must be one run, the samples of one clip")
+    lengths = lengths_B.tolist()
     if min(lengths) < config.frame_field:
         raise ValueError(
             f"a clip of {min(lengths)} samples is shorter than one frame ({config.frame_field} samples). "
             "SpeechLMFeatureExtractor pads such clips to one frame"
         )
-    return lengths
+    if first_B.any():
+        order_BS = (index_S + first_B[:, None]) % real_BS.shape[1]
+        samples_BS, real_BS = samples_BS.gather(1, order_BS), real_BS.gather(1, order_BS)
+    return samples_BS, real_BS, lengths
 
 
 def each_clip(function, inputs, lengths: list[int] | None):
@@ -113,7 +121,9 @@ class SpeechLMFeatureEncoder(HubertFeatureEncoder):
             tap_matrices(layer.conv.weight, stride)
             for layer, stride in zip(self.conv_layers[1:], self.config.conv_stride[1:], strict=True)
         ]
-        in_blocks = samples_BS.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        in_blocks = (
+            samples_BS.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        )
         frames = num_frames(samples_BS.shape[1], self.config)
         if not in_blocks or frames <= BLOCK_FRAMES:
             return self._convolve(samples_BS, first_weight, first_bias, matrices)

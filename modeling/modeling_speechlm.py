@@ -10,6 +10,7 @@ Shapes: B batch, S samples, T frames or units, D hidden, N letters, C classes.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -18,12 +19,14 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.models.hubert.modeling_hubert import HubertFeatureProjection, HubertPositionalConvEmbedding
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention_speechlm import SpeechLMAttention, SpeechLMLayer, SpeechLMRelativePositions
 from .configuration_speechlm import SpeechLMConfig
-from .front_end_speechlm import SpeechLMFeatureEncoder, clip_lengths, each_clip, frame_mask
+from .front_end_speechlm import SpeechLMFeatureEncoder, clips_at_start, each_clip, frame_mask
 from .outputs_speechlm import SpeechLMModelOutput
 
 
@@ -248,7 +251,7 @@ class SpeechLMModel(SpeechLMPreTrainedModel):
     def encode_speech(self, input_values_BS, attention_mask_BS=None, mask_time_indices_BT=None, frames=None, **kwargs):
         """Sound up to the Speech Transformer's output; `frames` cuts the sound where its labels end.
 
-        Returns a `SpeechLMModelOutput` without the Shared Transformer's fields.
+        Returns the convolutional frames, the projected frames, the Speech Transformer's output and the frame mask.
         """
         if input_values_BS.dim() != 2:
             raise ValueError(f"input_values must be (batch, samples), got {tuple(input_values_BS.shape)}")
@@ -259,7 +262,9 @@ class SpeechLMModel(SpeechLMPreTrainedModel):
             )
         lengths = None
         if attention_mask_BS is not None and self.config.padding_mode == "exact":
-            lengths = clip_lengths(attention_mask_BS, self.config)
+            input_values_BS, attention_mask_BS, lengths = clips_at_start(
+                input_values_BS, attention_mask_BS, self.config
+            )
         extracted_BTC = self.feature_extractor(input_values_BS, lengths)
         if self.training and self.config.feature_grad_mult != 1.0:
             scale = self.config.feature_grad_mult
@@ -274,12 +279,7 @@ class SpeechLMModel(SpeechLMPreTrainedModel):
         if attention_mask_BS is not None:
             mask_BT = frame_mask(attention_mask_BS, extracted_BTC.shape[1], self.config)
             projected_BTD = projected_BTD * mask_BT[..., None]
-        return SpeechLMModelOutput(
-            frame_mask=mask_BT,
-            extract_features=extracted_BTC,
-            projected_features=projected_BTD,
-            speech_hidden_state=self.encoder(projected_BTD, mask_BT, **kwargs),
-        )
+        return extracted_BTC, projected_BTD, self.encoder(projected_BTD, mask_BT, **kwargs), mask_BT
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -290,7 +290,8 @@ class SpeechLMModel(SpeechLMPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         mask_time_indices: torch.Tensor | None = None,
         swap_indices: torch.Tensor | None = None,
-        **kwargs,
+        predict_units: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SpeechLMModelOutput:
         """
         Args:
@@ -301,31 +302,49 @@ class SpeechLMModel(SpeechLMPreTrainedModel):
             mask_time_indices (`torch.BoolTensor`, *optional*): (B, T), frames to replace by the mask vector.
             swap_indices (`torch.BoolTensor`, *optional*): (B, T), frames to replace by the embedding of their unit
                 between the two transformers; `input_ids` then holds one unit per frame, the pad id on padding.
+            predict_units (`Callable`, *optional*): gives the units to swap in from the Speech Transformer's output,
+                for sound without labels.
         """
         if input_values is None and input_ids is None:
             raise ValueError("pass input_values (sound), input_ids (units), or both")
         if swap_indices is not None and (input_values is None or input_ids is None):
             raise ValueError("swap_indices needs input_values and input_ids with one unit per frame")
         if input_values is None:
-            mask_BT = input_ids != self.config.pad_token_id
-            if attention_mask is not None:
-                mask_BT = mask_BT & attention_mask.bool()
-            embeds_BTD = self.embed_units(input_ids)
-            if mask_time_indices is not None:
-                embeds_BTD = torch.where(mask_time_indices[..., None], self.masked_spec_embed, embeds_BTD)
-            last_hidden, shared_input = self.shared_encoder(embeds_BTD, mask_BT, **kwargs)
-            return SpeechLMModelOutput(last_hidden_state=last_hidden, frame_mask=mask_BT, shared_input=shared_input)
+            return self._encode_units(input_ids, attention_mask, mask_time_indices, **kwargs)
 
         frames = None if swap_indices is None else swap_indices.shape[1]
-        output = self.encode_speech(input_values, attention_mask, mask_time_indices, frames, **kwargs)
-        speech_BTD = output.speech_hidden_state
+        extracted_BTC, projected_BTD, speech_BTD, mask_BT = self.encode_speech(
+            input_values, attention_mask, mask_time_indices, frames, **kwargs
+        )
+        shared_BTD, unit_output = speech_BTD, None
         if swap_indices is not None:
-            speech_BTD = torch.where(swap_indices[..., None], self.embed_units(input_ids).to(speech_BTD), speech_BTD)
-            output.frame_mask = input_ids != self.config.pad_token_id
-        output.last_hidden_state, output.shared_input = self.shared_encoder(speech_BTD, output.frame_mask, **kwargs)
+            units_BT = input_ids if predict_units is None else predict_units(speech_BTD)
+            shared_BTD = torch.where(swap_indices[..., None], self.embed_units(units_BT).to(speech_BTD), speech_BTD)
+            mask_BT = input_ids != self.config.pad_token_id
+        last_hidden_BTD, shared_input_BTD = self.shared_encoder(shared_BTD, mask_BT, **kwargs)
         if input_ids is not None and swap_indices is None:
-            output.unit_output = self(input_ids=input_ids, **kwargs)
-        return output
+            unit_output = self(input_ids=input_ids, **kwargs)
+        return SpeechLMModelOutput(
+            last_hidden_state=last_hidden_BTD,
+            frame_mask=None if mask_BT is None else mask_BT.long(),
+            extract_features=extracted_BTC,
+            projected_features=projected_BTD,
+            speech_hidden_state=speech_BTD,
+            shared_input=shared_input_BTD,
+            unit_output=unit_output,
+        )
+
+    def _encode_units(self, input_ids_BT, attention_mask_BT, mask_time_indices_BT, **kwargs):
+        mask_BT = input_ids_BT != self.config.pad_token_id
+        if attention_mask_BT is not None:
+            mask_BT = mask_BT & attention_mask_BT.bool()
+        embeds_BTD = self.embed_units(input_ids_BT)
+        if mask_time_indices_BT is not None:
+            embeds_BTD = torch.where(mask_time_indices_BT[..., None], self.masked_spec_embed, embeds_BTD)
+        last_hidden_BTD, shared_input_BTD = self.shared_encoder(embeds_BTD, mask_BT, **kwargs)
+        return SpeechLMModelOutput(
+            last_hidden_state=last_hidden_BTD, frame_mask=mask_BT.long(), shared_input=shared_input_BTD
+        )
 
 
 class SpeechLMForCTC(SpeechLMPreTrainedModel):
@@ -340,20 +359,19 @@ class SpeechLMForCTC(SpeechLMPreTrainedModel):
     def freeze_feature_encoder(self):
         self.speechlm.freeze_feature_encoder()
 
-    @merge_with_config_defaults
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutput:
         """`labels` (B, N) are letter ids padded with -100. The loss is the mean over the batch of CTC per letter."""
         if input_values is not None and input_ids is not None:
             raise ValueError("SpeechLMForCTC transcribes sound or units: pass input_values or input_ids, not both")
-        states = self.speechlm(input_values, attention_mask, input_ids, **kwargs)
+        states = self.speechlm(input_values, attention_mask, input_ids, return_dict=True, **kwargs)
         logits = self.ctc_head(states.last_hidden_state)[:, : states.last_hidden_state.shape[1]]
         loss = None
         if labels is not None:

@@ -7,12 +7,15 @@ a CTC head spells them.
 Shapes: B batch, T frames, U units, N labels or letters, D hidden, C unit classes, P width of the cosine space.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModelForPreTraining
-from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_speechlm import SpeechLMConfig
 from .front_end_speechlm import frame_mask, num_frames
@@ -52,8 +55,7 @@ class SpeechLMForPreTraining(SpeechLMPreTrainedModel):
     def freeze_feature_encoder(self):
         self.speechlm.freeze_feature_encoder()
 
-    @merge_with_config_defaults
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor | None = None,
@@ -66,7 +68,7 @@ class SpeechLMForPreTraining(SpeechLMPreTrainedModel):
         swap_selection: torch.Tensor | None = None,
         label_offset: int | None = None,
         use_predicted_units: bool = False,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SpeechLMForPreTrainingOutput:
         """Sound with `unit_labels`, units with `letter_labels`, or both kinds in one call.
 
@@ -84,90 +86,106 @@ class SpeechLMForPreTraining(SpeechLMPreTrainedModel):
         """
         if input_values is None and input_ids is None:
             raise ValueError("pass input_values with unit_labels, input_ids with letter_labels, or both")
-        output = SpeechLMForPreTrainingOutput()
+        speech = text = {}
         if input_values is not None:
-            self._speech_path(
-                output, input_values, attention_mask, unit_labels, mask_time_indices, swap_selection, label_offset,
+            speech = self._speech_path(
+                input_values, attention_mask, unit_labels, mask_time_indices, swap_selection, label_offset,
                 use_predicted_units, **kwargs,
             )  # fmt: skip
         if input_ids is not None:
-            self._text_path(output, input_ids, letter_labels, text_mask_indices, **kwargs)
-        return output
+            text = self._text_path(input_ids, letter_labels, text_mask_indices, **kwargs)
+        loss = speech.get("loss")
+        if "ctc_loss" in text:
+            weighted = self.config.text_ctc_weight * text["ctc_loss"]
+            if loss is None:
+                loss = weighted
+            else:
+                loss = loss + weighted * speech["num_masked"] / text["frame_mask"].sum()
+        return SpeechLMForPreTrainingOutput(**{**text, **speech, "loss": loss})
 
     def _speech_path(
-        self, output, input_values, attention_mask, unit_labels, mask_BT, selected_BT, offset, use_predicted, **kwargs
-    ):
+        self, input_values, attention_mask, unit_labels, mask_BT, selected_BT, offset, use_predicted, **kwargs
+    ) -> dict[str, Any]:
         config = self.config
         if unit_labels is None:
             raise ValueError("input_values needs unit_labels: the unit ids of the sound at label_rate")
         labels_per_frame = config.label_rate * config.frame_hop / config.sampling_rate
         if offset is None:
             offset = int(torch.randint(max(1, int(labels_per_frame)), ())) if self.training else 0
-        total_frames = num_frames(input_values.shape[1], config)
-        labels_BT = align_labels(unit_labels, total_frames, labels_per_frame, offset)
-        frames = labels_BT.shape[1]
+        labels_BT = align_labels(unit_labels, num_frames(input_values.shape[1], config), labels_per_frame, offset)
+        labelled_BT = labels_BT != config.pad_token_id
+        valid_BT = torch.ones_like(labelled_BT)
+        if attention_mask is not None:
+            valid_BT = frame_mask(attention_mask, labels_BT.shape[1], config)
         if self.training and mask_BT is None:
-            real_BT = None if attention_mask is None else frame_mask(attention_mask, frames, config)
-            mask_BT = self._draw_spans(labels_BT, config.mask_time_prob, config.mask_time_length, real_BT)
+            mask_BT = self._draw_spans(valid_BT, config.mask_time_prob, config.mask_time_length)
         if self.training and selected_BT is None and config.swap_prob > 0:
-            real_BT = labels_BT != config.pad_token_id
-            selected_BT = self._draw_spans(labels_BT, config.swap_prob, config.swap_length, real_BT)
+            selected_BT = self._draw_spans(labelled_BT, config.swap_prob, config.swap_length)
+        hidden_BT = torch.zeros_like(valid_BT) if mask_BT is None else mask_BT
+        swapped_BT = torch.zeros_like(valid_BT) if selected_BT is None else selected_BT & ~hidden_BT
 
-        speech = self.speechlm.encode_speech(input_values, attention_mask, mask_BT, frames, **kwargs)
-        speech_logits = self.unit_head(speech.speech_hidden_state, 0)
-        units_BT = labels_BT
-        if use_predicted:
-            units_BT = speech_logits.argmax(-1)
-            if speech.frame_mask is not None:
-                units_BT = units_BT.masked_fill(~speech.frame_mask, config.pad_token_id)
-        shared_inputs_BTD = speech.speech_hidden_state
-        if selected_BT is not None:
-            output.swap_indices = selected_BT if mask_BT is None else selected_BT & ~mask_BT
-            embeds_BTD = self.speechlm.embed_units(units_BT).to(shared_inputs_BTD)
-            shared_inputs_BTD = torch.where(output.swap_indices[..., None], embeds_BTD, shared_inputs_BTD)
-        real_BT = labels_BT != config.pad_token_id
-        output.last_hidden_state = self.speechlm.shared_encoder(shared_inputs_BTD, real_BT, **kwargs)[0]
-        output.speech_logits, output.shared_logits = speech_logits, self.unit_head(output.last_hidden_state, 1)
+        def predict_units(speech_BTD):
+            return self.unit_head(speech_BTD, 0).argmax(-1).masked_fill(~valid_BT, config.pad_token_id)
 
-        valid_BT = torch.ones_like(real_BT) if speech.frame_mask is None else speech.frame_mask
-        scored_BT = torch.zeros_like(valid_BT) if mask_BT is None else mask_BT & valid_BT
-        output.labels, output.mask_time_indices, output.frame_mask = labels_BT, mask_BT, speech.frame_mask
-        output.num_masked = scored_BT.sum()
-        output.unit_loss = sum(
-            nn.functional.cross_entropy(logits[scored_BT], labels_BT[scored_BT], reduction="sum")
-            for logits in (output.speech_logits, output.shared_logits)
+        states = self.speechlm(
+            input_values,
+            attention_mask,
+            labels_BT,
+            mask_time_indices=mask_BT,
+            swap_indices=swapped_BT,
+            predict_units=predict_units if use_predicted else None,
+            return_dict=True,
+            **kwargs,
         )
-        output.feature_penalty = self._feature_penalty(speech.extract_features.float(), valid_BT)
-        output.loss = output.unit_loss + config.feature_penalty_weight * output.feature_penalty * output.num_masked
+        logits = self.unit_head(states.speech_hidden_state, 0), self.unit_head(states.last_hidden_state, 1)
+        scored_BT = hidden_BT & valid_BT
+        num_masked = scored_BT.sum()
+        unit_loss = sum(
+            nn.functional.cross_entropy(head_BTC[scored_BT], labels_BT[scored_BT], reduction="sum")
+            for head_BTC in logits
+        )
+        extracted = states.extract_features.float()
+        feature_penalty = (extracted[valid_BT] if config.padding_mode == "exact" else extracted).pow(2).mean()
+        return {
+            "loss": unit_loss + config.feature_penalty_weight * feature_penalty * num_masked,
+            "unit_loss": unit_loss,
+            "feature_penalty": feature_penalty,
+            "num_masked": num_masked,
+            "speech_logits": logits[0],
+            "shared_logits": logits[1],
+            "labels": labels_BT,
+            "mask_time_indices": mask_BT,
+            "swap_indices": swapped_BT,
+            "frame_mask": valid_BT.long(),
+            "last_hidden_state": states.last_hidden_state,
+            "hidden_states": states.hidden_states,
+            "attentions": states.attentions,
+        }
 
-    def _feature_penalty(self, extracted_BTC, valid_BT):
-        if self.config.padding_mode == "exact":
-            extracted_BTC = extracted_BTC[valid_BT]
-        return extracted_BTC.pow(2).mean()
-
-    def _text_path(self, output, input_ids, letter_labels, mask_BU, **kwargs):
+    def _text_path(self, input_ids, letter_labels, mask_BU, **kwargs) -> dict[str, Any]:
         config = self.config
         if self.training and mask_BU is None:
-            real_BU = input_ids != config.pad_token_id
-            mask_BU = self._draw_spans(input_ids, config.mask_time_prob, config.mask_time_length, real_BU)
-        units = self.speechlm(input_ids=input_ids, mask_time_indices=mask_BU, **kwargs)
-        output.ctc_logits = self.ctc_head(units.last_hidden_state)
-        if output.last_hidden_state is None:
-            output.last_hidden_state, output.frame_mask = units.last_hidden_state, units.frame_mask
-            output.hidden_states, output.attentions = units.hidden_states, units.attentions
-        if letter_labels is None:
-            return
-        output.ctc_loss = ctc_loss(output.ctc_logits, units.frame_mask.sum(1), letter_labels, config)
-        weighted = config.text_ctc_weight * output.ctc_loss
-        if output.loss is None:
-            output.loss = weighted
-        else:
-            output.loss = output.loss + weighted * output.num_masked / units.frame_mask.sum()
+            mask_BU = self._draw_spans(
+                input_ids != config.pad_token_id, config.mask_time_prob, config.mask_time_length
+            )
+        units = self.speechlm(input_ids=input_ids, mask_time_indices=mask_BU, return_dict=True, **kwargs)
+        logits = self.ctc_head(units.last_hidden_state)
+        found = {
+            "ctc_logits": logits,
+            "frame_mask": units.frame_mask,
+            "last_hidden_state": units.last_hidden_state,
+            "hidden_states": units.hidden_states,
+            "attentions": units.attentions,
+        }
+        if letter_labels is not None:
+            found["ctc_loss"] = ctc_loss(logits, units.frame_mask.sum(1), letter_labels, config)
+        return found
 
-    def _draw_spans(self, like_BT, prob, length, real_BT):
+    @staticmethod
+    def _draw_spans(valid_BT, prob, length):
         rng = np.random.RandomState(int(torch.randint(2**31 - 1, ())))
-        valid = None if real_BT is None else real_BT.sum(1).tolist()
-        return torch.from_numpy(sample_spans(tuple(like_BT.shape), prob, length, rng, valid)).to(like_BT.device)
+        mask = sample_spans(tuple(valid_BT.shape), prob, length, rng, valid_BT.sum(1).tolist())
+        return torch.from_numpy(mask).to(valid_BT.device)
 
 
 AutoModelForPreTraining.register(SpeechLMConfig, SpeechLMForPreTraining, exist_ok=True)

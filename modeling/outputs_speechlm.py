@@ -11,7 +11,8 @@ class SpeechLMModelOutput(ModelOutput):
     """
     Args:
         last_hidden_state (`torch.FloatTensor`): (B, T, D), what the Shared Transformer gives.
-        frame_mask (`torch.BoolTensor`): (B, T), True where a frame or unit is real; None when all are.
+        frame_mask (`torch.LongTensor`): (B, T), 1 where a frame or unit is real, 0 on padding, as attention masks
+            are; None when no mask was given.
         extract_features (`torch.FloatTensor`): (B, T, 512), frames of the convolutions. None for unit ids.
         projected_features (`torch.FloatTensor`): (B, T, D), the Speech Transformer's input. None for unit ids.
         speech_hidden_state (`torch.FloatTensor`): (B, T, D), the Speech Transformer's output. None for unit ids.
@@ -23,7 +24,7 @@ class SpeechLMModelOutput(ModelOutput):
     """
 
     last_hidden_state: torch.FloatTensor | None = None
-    frame_mask: torch.BoolTensor | None = None
+    frame_mask: torch.LongTensor | None = None
     extract_features: torch.FloatTensor | None = None
     projected_features: torch.FloatTensor | None = None
     speech_hidden_state: torch.FloatTensor | None = None
@@ -61,7 +62,7 @@ class SpeechLMForPreTrainingOutput(ModelOutput):
     labels: torch.LongTensor | None = None
     mask_time_indices: torch.BoolTensor | None = None
     swap_indices: torch.BoolTensor | None = None
-    frame_mask: torch.BoolTensor | None = None
+    frame_mask: torch.LongTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None

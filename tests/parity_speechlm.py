@@ -149,7 +149,7 @@ def _text(pretrained, expected) -> dict[str, torch.Tensor]:
     return {
         "shared_out": output.last_hidden_state,
         "ctc_logits": output.ctc_logits,
-        "ctc_padding_mask": ~output.frame_mask,
+        "ctc_padding_mask": output.frame_mask == 0,
     }
 
 
@@ -165,14 +165,14 @@ def _pretrain(pretrained, case: str, expected) -> dict[str, torch.Tensor]:
         label_offset=facts[case]["label_offset"],
         use_predicted_units=case.endswith("predunit"),
     )
-    masked = output.mask_time_indices & output.frame_mask
-    unmasked = ~output.mask_time_indices & output.frame_mask
+    real = output.frame_mask.bool()
+    masked, unmasked = output.mask_time_indices & real, ~output.mask_time_indices & real
     ours = {
         "shared_out": output.last_hidden_state,
         "swap_indices": output.swap_indices,
         "shared_padding_mask": output.labels == 1,
         "features_pen": output.feature_penalty,
-        "predicted_units": output.speech_logits.argmax(-1).masked_fill(~output.frame_mask, 1),
+        "predicted_units": output.speech_logits.argmax(-1).masked_fill(~real, 1),
     }
     for head, logits in enumerate((output.speech_logits, output.shared_logits)):
         for kind, rows in (("m", masked), ("u", unmasked)):

@@ -69,7 +69,10 @@ def test_renaming_is_the_published_key_map(name):
     key_map = json.loads((parity.GOLDEN / "state_dicts" / "speechlm_key_map.json").read_text())[name]
     assert set(key_map) == set(parity.original_shapes(name))
     assert {key: rename(key) for key in key_map} == key_map
-    assert {key for key, ours in key_map.items() if ours is None} == {"unit_encoder.version", "unit_encoder.embed_tokens.weight"}
+    assert {key for key, ours in key_map.items() if ours is None} == {
+        "unit_encoder.version",
+        "unit_encoder.embed_tokens.weight",
+    }
 
 
 def test_full_tensors_have_the_originals_statistics():

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     speechlm.add_argument("checkpoint", type=Path, help="the original .pt file")
     speechlm.add_argument("out", type=Path, help="the folder to write")
     speechlm.add_argument(
-        "--reference", type=Path, help="safetensors of the original's inputs and outputs; prints and keeps a parity report"
+        "--reference",
+        type=Path,
+        help="safetensors of the original's inputs and outputs; prints and keeps a parity report",
     )
     speechlm.add_argument("--dictionary", type=Path, help="fairseq dict.txt of the units, if the file carries none")
     speechlm.add_argument(

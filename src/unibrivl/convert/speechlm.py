@@ -89,7 +89,9 @@ def rename(key: str) -> str | None:
 def infer_config(state: Mapping[str, torch.Tensor], cfg: Mapping[str, Any]) -> SpeechLMConfig:
     """The config of a checkpoint, from the shapes of `state` (original keys) and the original's `cfg`."""
     model_cfg = cfg.get("model") or {}
-    model_cfg = (model_cfg.get("w2v_args") or {}).get("model") or model_cfg  # a fine-tuned file keeps the first stage's
+    model_cfg = (model_cfg.get("w2v_args") or {}).get(
+        "model"
+    ) or model_cfg  # a fine-tuned file keeps the first stage's
     try:
         hidden_size = state["mask_emb"].shape[0]
         head_dim = state["encoder.pos_emb.pe_k.weight"].shape[1]
@@ -332,7 +334,9 @@ def _strides(text: str | None) -> list[int] | None:
     if text is None:
         return None
     strides: list[int] = []
-    for layers, times in re.findall(r"\[((?:\s*\(\s*\d+\s*,\s*\d+\s*,\s*\d+\s*\)\s*,?)+)\s*\](?:\s*\*\s*(\d+))?", text):
+    for layers, times in re.findall(
+        r"\[((?:\s*\(\s*\d+\s*,\s*\d+\s*,\s*\d+\s*\)\s*,?)+)\s*\](?:\s*\*\s*(\d+))?", text
+    ):
         triples = re.findall(r"\(\s*\d+\s*,\s*\d+\s*,\s*(\d+)\s*\)", layers)
         strides += [int(stride) for stride in triples] * min(int(times or 1), 64)
     return strides
