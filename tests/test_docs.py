@@ -1,0 +1,166 @@
+"""The documents are true: their code runs, their links and trees name what exists, make targets have their help."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unibrivl.cli import VERBS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+TARGETS = [
+    "help",
+    "demo",
+    "test",
+    "test-slow",
+    "test-min",
+    "wheel-test",
+    "check",
+    "format",
+    "bench",
+    "parity",
+    "clean",
+]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a page in one language; "" takes the ones that name none."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def reader_folder(tmp_path_factory) -> Path:
+    """What a reader of the README has at hand: a sound, and a converted checkpoint (tiny, with random weights)."""
+    from unibrivl import SpeechLMConfig, SpeechLMFeatureExtractor, SpeechLMModel
+
+    folder = tmp_path_factory.mktemp("reader")
+    with wave.open(str(folder / "dog.wav"), "wb") as file:
+        file.setparams((2, 2, 44100, 0, "NONE", ""))
+        for n in range(44100):
+            sample = round(12000 * math.sin(2 * math.pi * 440 * n / 44100))
+            file.writeframes(struct.pack("<hh", sample, -sample // 2))
+    config = SpeechLMConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=2,
+        num_speech_layers=1,
+        num_shared_layers=1,
+        conv_dim=[32] * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+    )
+    SpeechLMModel(config).save_pretrained(folder / "speechlm-base-p")
+    SpeechLMFeatureExtractor().save_pretrained(folder / "speechlm-base-p")
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(blocks(read("README.md"), "python"))))
+def test_the_code_of_the_readme_runs(number, reader_folder):
+    """Each block in a fresh interpreter, offline, in a folder that holds what its words say."""
+    code = blocks(read("README.md"), "python")[number]
+    code += "\nassert frames.shape[0] == 1 and frames.shape[1] == 49 and frames.isfinite().all(), frames.shape\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=reader_folder, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_first_example_is_short():
+    first = blocks(read("README.md"), "python")[0]
+    assert len([line for line in first.splitlines() if line and not line.startswith(("import", "from"))]) <= 6
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page):
+    """Relative links only: what lies in this checkout can be checked without a network."""
+    for target in re.findall(r"\[[^\]]*\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_tree_of_the_readme_exists():
+    """The annotated tree: two spaces and more separate a name from its words, four columns of indent are a folder."""
+    tree = next(block for block in blocks(read("README.md"), "") if block.startswith("modeling/"))
+    parents: list[str] = []
+    for line in tree.splitlines():
+        match = re.fullmatch(r"( *)(\S+) {2,}(\S.*)", line)
+        assert match, line
+        depth = len(match[1]) // 4
+        parents[depth:] = [match[2]]
+        assert ROOT.joinpath(*parents).exists(), "/".join(parents)
+
+
+def test_the_tree_of_the_readme_names_every_folder():
+    tree = next(block for block in blocks(read("README.md"), "") if block.startswith("modeling/"))
+    code = {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    package = {path.parent.name for path in (ROOT / "src" / "unibrivl").glob("*/__init__.py")}
+    assert [name for name in sorted(code | package) if f"{name}/" not in tree] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_named_in_documents_exist(page):
+    text = page.read_text(encoding="utf-8")
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= set(TARGETS)
+    assert set(re.findall(r"`unibrivl ([a-z]+)", text)) <= set(VERBS)
+
+
+def test_make_help_is_the_default_and_lists_every_target():
+    makefile = read("Makefile")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony and phony[1].split() == TARGETS
+    done = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, text=True, capture_output=True, check=True)
+    for target in TARGETS:
+        assert re.search(rf"^  {target} +\S.{{10,}}$", done.stdout, re.MULTILINE), target
+
+
+def test_make_help_builds_no_environment():
+    done = subprocess.run(["make", "--no-print-directory", "-n", "help"], cwd=ROOT, text=True, capture_output=True)
+    assert "venv" not in done.stdout
+
+
+def test_the_changelog_has_a_section_for_what_is_coming():
+    assert re.search(r"^## \[(Unreleased|0\.1\.0)\]", read("CHANGELOG.md"), re.MULTILINE)
+
+
+def test_the_citation_is_complete():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert {"cff-version", "title", "message", "type", "license", "authors", "references"} <= set(citation)
+    assert citation["license"] == "Apache-2.0"
+    urls = [reference["url"].rsplit("/", 1)[-1] for reference in citation["references"]]
+    assert urls == ["2307.15898", "2306.11504", "2408.10383"]
+    for reference in citation["references"]:
+        assert {"type", "title", "authors", "year"} <= set(reference)
+        assert all({"family-names", "given-names"} <= set(author) for author in reference["authors"])
+
+
+def test_the_licence_is_apache():
+    text = read("LICENSE")
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert text.rstrip().endswith("limitations under the License.")
+
+
+def test_the_workflow_runs_make_and_reads_only():
+    """Every job is a make target that exists, may read only, is bounded in time, and pins the actions it uses."""
+    text = read(".github/workflows/ci.yml")
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "concurrency" in workflow
+    for job in workflow["jobs"].values():
+        assert "timeout-minutes" in job
+        for step in job["steps"]:
+            if "run" in step:
+                assert step["run"] == ".ci/run" or step["run"].removeprefix("make ") in TARGETS
+            else:
+                assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"])

@@ -1,0 +1,87 @@
+"""`import unibrivl` and `unibrivl --help` answer at once: a fresh interpreter runs each and lists what it loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import unibrivl
+from unibrivl.cli import VERBS, main
+
+HEAVY = {"torch", "transformers", "numpy", "diffusers", "huggingface_hub", "soundfile", "soxr", "PIL", "tqdm", "av"}
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules a fresh interpreter has loaded after `code`."""
+    code += "\nimport json, sys\nprint(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def unibrivl_command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "unibrivl", *words], text=True, capture_output=True, check=False)
+
+
+def test_import_loads_nothing_heavy():
+    loaded = loaded_after("import unibrivl")
+    assert "unibrivl" in loaded
+    assert not loaded & HEAVY
+
+
+def test_help_loads_nothing_heavy():
+    loaded = loaded_after(
+        "import contextlib\nfrom unibrivl.cli import main\nwith contextlib.suppress(SystemExit):\n    main(['--help'])"
+    )
+    assert not loaded & HEAVY
+
+
+def test_dir_and_the_version_load_nothing_heavy():
+    assert not loaded_after("import unibrivl; dir(unibrivl); unibrivl.__version__") & HEAVY
+
+
+def test_hearing_a_sound_needs_no_torch():
+    assert not loaded_after("import unibrivl; unibrivl.load_audio") & {"torch", "transformers"}
+
+
+@pytest.mark.parametrize("name", [name for name in unibrivl.__all__ if name != "__version__"])
+def test_a_public_name_resolves(name):
+    value = getattr(unibrivl, name)
+    assert value.__name__ == name
+    assert getattr(unibrivl, name) is value
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'load_picture'"):
+        _ = unibrivl.load_picture
+
+
+def test_help_lists_every_verb():
+    done = unibrivl_command("--help")
+    assert done.returncode == 0
+    for verb, summary in VERBS.items():
+        assert verb in done.stdout
+        assert summary.split()[0] in done.stdout
+
+
+def test_version():
+    done = unibrivl_command("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"unibrivl {unibrivl.__version__}")
+
+
+@pytest.mark.parametrize("words", [["paint"], []])
+def test_an_unknown_or_missing_verb_exits_with_2(words):
+    done = unibrivl_command(*words)
+    assert done.returncode == 2
+    assert "usage: unibrivl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_a_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "--help"])
+    assert stopped.value.code == 0
+    assert f"usage: unibrivl {verb}" in capsys.readouterr().out
