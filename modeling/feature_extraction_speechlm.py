@@ -1,7 +1,7 @@
 """SpeechLM's feature extractor: clips of sound -> one padded batch of samples with its mask.
 
-Large was trained on clips normalised to zero mean and unit variance with eps 1e-5 (transformers' Wav2Vec2 extractor has
-1e-7, which differs audibly on quiet clips); Base on samples as they are.
+Large was trained on clips normalised to zero mean and unit variance with eps 1e-5 (transformers' Wav2Vec2 extractor
+has 1e-7, which differs much on quiet clips); Base on samples as they are.
 """
 
 import numpy as np
@@ -85,8 +85,8 @@ class SpeechLMFeatureExtractor(SequenceFeatureExtractor):
             return [raw_speech] if is_one_clip else list(raw_speech)
         if np.ndim(raw_speech) == 2:
             raise ValueError(
-                f"got an array of shape {tuple(raw_speech.shape)}: is it stereo, or a batch? Pass a list of 1-D clips, "
-                "or mix to one channel first (unibrivl.load_audio does)"
+                f"got an array of shape {tuple(raw_speech.shape)}: is it stereo, or a batch? "
+                "Pass a list of 1-D clips, or mix to one channel first (unibrivl.load_audio does)"
             )
         return [raw_speech]
 
@@ -96,13 +96,14 @@ class SpeechLMFeatureExtractor(SequenceFeatureExtractor):
             rates.add(sampling_rate)
         elif not rates:
             logger.warning_once(
-                f"No sampling_rate was passed: the clips are taken to be at {self.sampling_rate} Hz. At another rate the "
-                "model hears them too fast or too slow, and nothing would tell."
+                f"No sampling_rate was passed: the clips are taken to be at {self.sampling_rate} Hz. "
+                "At another rate the model hears them too fast or too slow, and nothing would tell."
             )
         for rate in rates - {self.sampling_rate}:
             raise ValueError(
                 f"this model hears {self.sampling_rate} Hz and got {rate} Hz. "
-                f"Call unibrivl.load_audio(source, rate_hz={self.sampling_rate}) or waveform.resample({self.sampling_rate})."
+                f"Call unibrivl.load_audio(source, rate_hz={self.sampling_rate}) "
+                f"or waveform.resample({self.sampling_rate})."
             )
 
     def _prepare(self, clip, index: int) -> np.ndarray:

@@ -38,7 +38,7 @@ def sample_spans(
         covered = (starts[:, None] + np.arange(length)).ravel()
         picked.append(np.unique(covered[covered < row_frames]))
     fewest = min(len(frames_of_row) for frames_of_row in picked)
-    mask = np.zeros(shape, dtype=bool)
+    mask: np.ndarray = np.zeros(shape, dtype=bool)
     for row, frames_of_row in enumerate(picked):
         if len(frames_of_row) > fewest:
             frames_of_row = rng.choice(frames_of_row, fewest, replace=False)

@@ -3,7 +3,7 @@
 waveform -> convolutional frames -> Speech Transformer -> Shared Transformer -> hidden states
                                            unit ids -> unit embedding ^
 
-`SpeechLMModel` is the tower, `SpeechLMForCTC` the speech recogniser; pre-training is in modeling_speechlm_pretraining.py.
+`SpeechLMModel` is the tower, `SpeechLMForCTC` the recogniser; pre-training is in modeling_speechlm_pretraining.py.
 Layer by layer facts: arXiv 2209.15329 and microsoft/SpeechT5 (SpeechLM/).
 
 Shapes: B batch, S samples, T frames or units, D hidden, N letters, C classes.

@@ -1,8 +1,8 @@
 """SpeechLM's pre-training: both unit heads, the CTC head of the text path, and the original's losses.
 
 Sound: spans of frames are masked, some of the others are swapped for the embedding of their unit on the way from the
-Speech to the Shared Transformer, and two heads name the unit of every masked frame. Text: spans of units are masked and
-a CTC head spells them.
+Speech to the Shared Transformer, and two heads name the unit of every masked frame. Text: spans of units are masked
+and a CTC head spells them.
 
 Shapes: B batch, T frames, U units, N labels or letters, D hidden, C unit classes, P width of the cosine space.
 """
@@ -96,11 +96,10 @@ class SpeechLMForPreTraining(SpeechLMPreTrainedModel):
             text = self._text_path(input_ids, letter_labels, text_mask_indices, **kwargs)
         loss = speech.get("loss")
         if "ctc_loss" in text:
-            weighted = self.config.text_ctc_weight * text["ctc_loss"]
-            if loss is None:
-                loss = weighted
-            else:
-                loss = loss + weighted * speech["num_masked"] / text["frame_mask"].sum()
+            text_loss = self.config.text_ctc_weight * text["ctc_loss"]
+            if speech:  # in the units of the speech loss: per masked frame instead of per unit
+                text_loss = text_loss * speech["num_masked"] / text["frame_mask"].sum()
+            loss = text_loss if loss is None else loss + text_loss
         return SpeechLMForPreTrainingOutput(**{**text, **speech, "loss": loss})
 
     def _speech_path(

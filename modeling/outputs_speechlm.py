@@ -17,8 +17,8 @@ class SpeechLMModelOutput(ModelOutput):
         projected_features (`torch.FloatTensor`): (B, T, D), the Speech Transformer's input. None for unit ids.
         speech_hidden_state (`torch.FloatTensor`): (B, T, D), the Speech Transformer's output. None for unit ids.
         shared_input (`torch.FloatTensor`): (B, T, D), the Shared Transformer's states before its first layer.
-        hidden_states (`tuple[torch.FloatTensor]`, with `output_hidden_states=True`): the input of the first layer, then
-            the raw output of every layer, Speech layers first: for Large without the two final LayerNorms.
+        hidden_states (`tuple[torch.FloatTensor]`, with `output_hidden_states=True`): the input of the first layer,
+            then the raw output of every layer, Speech layers first: for Large without the two final LayerNorms.
         attentions (`tuple[torch.FloatTensor]`, with `output_attentions=True`): (B, H, T, T) per layer.
         unit_output (`SpeechLMModelOutput`): the same for the unit ids, when sound and units came in one call.
     """

@@ -83,9 +83,7 @@ class SpeechLMPhoneTokenizer(PreTrainedTokenizer):
         known = set(self.encoder)
         for word, phones in self.lexicon.items():
             if not phones or not known.issuperset(with_positions(phones)):
-                raise ValueError(
-                    f"the lexicon's pronunciation of {word!r}, {' '.join(phones)!r}, is not in the vocabulary"
-                )
+                raise ValueError(f"the lexicon says {word!r} as {' '.join(phones)!r}, which the vocabulary lacks")
         super().__init__(
             bos_token=bos_token,
             pad_token=pad_token,

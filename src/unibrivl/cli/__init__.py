@@ -1,8 +1,9 @@
 """The `unibrivl` command: one file per verb, loaded only when its verb is called.
 
-A verb is a module in this folder with `add_arguments(parser)` and `run(args) -> int` (the exit code). `--help` lists the
-table below and imports none of them, so it answers at once. Errors that are the user's to mend (`ValueError`,
-`OSError`, a missing extra) end in one line on stderr and exit code 2; anything else is our bug and keeps its traceback.
+A verb is a module in this folder with `add_arguments(parser)` and `run(args) -> int` (the exit code). `--help` lists
+the table below and imports none of them, so it answers at once. Errors that are the user's to mend (`ValueError`,
+`OSError`, a missing extra) end in one line on stderr and exit code 2; anything else is our bug and keeps its
+traceback.
 """
 
 from __future__ import annotations

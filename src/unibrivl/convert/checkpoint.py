@@ -1,7 +1,7 @@
 """Reading other people's checkpoint files: weights only, nothing in them is executed.
 
-fairseq checkpoints hold pickled `Dictionary` objects. They are read into an inert stand-in that only keeps the symbols;
-any other class in the file is refused by name.
+fairseq checkpoints hold pickled `Dictionary` objects. They are read into an inert stand-in that only keeps the
+symbols; any other class in the file is refused by name.
 """
 
 from __future__ import annotations

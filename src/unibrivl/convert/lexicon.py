@@ -1,7 +1,7 @@
 """Pronunciations for the phone tokenizer: CMUdict, or a file of the user's in CMUdict's or Kaldi's layout.
 
-CMUdict's data is free under Carnegie Mellon's BSD-like licence, whose notice travels with the lexicon. The package that
-carries it here, `cmudict`, is GPL-3.0-or-later, so it is an extra and only its data file is read.
+CMUdict's data is free under Carnegie Mellon's BSD-like licence, whose notice travels with the lexicon. The package
+that carries it here, `cmudict`, is GPL-3.0-or-later, so it is an extra and only its data file is read.
 """
 
 from __future__ import annotations

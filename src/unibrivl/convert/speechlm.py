@@ -1,7 +1,7 @@
 """SpeechLM checkpoints (Base and Large, P and H, full, cleaned and fine-tuned) -> safetensors, without fairseq.
 
-The config is inferred from the file: sizes from the shapes, rates and regularisation from its `cfg`. Every key is either
-renamed, or dropped for a stated reason, or an error.
+The config is inferred from the file: sizes from the shapes, rates and regularisation from its `cfg`. Every key is
+either renamed, or dropped for a stated reason, or an error.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ RENAMES = [
     (r"(encoder|unit_encoder)\.layers\.(\d+)\.self_attn\.([qkv]|out)_proj\.(weight|bias)$", r"\1.layers.\2.attention.\3_proj.\4"),  # noqa: E501
     (r"(encoder|unit_encoder)\.layers\.(\d+)\.self_attn_layer_norm\.(weight|bias)$", r"\1.layers.\2.layer_norm.\3"),
     (r"(encoder|unit_encoder)\.layers\.(\d+)\.(final_layer_norm|norm_k)\.(weight|bias)$", r"\1.layers.\2.\3.\4"),
-    (r"(encoder|unit_encoder)\.layers\.(\d+)\.fc1\.(weight|bias)$", r"\1.layers.\2.feed_forward.intermediate_dense.\3"),
+    (r"(encoder|unit_encoder)\.layers\.(\d+)\.fc1\.(weight|bias)$", r"\1.layers.\2.feed_forward.intermediate_dense.\3"),  # noqa: E501
     (r"(encoder|unit_encoder)\.layers\.(\d+)\.fc2\.(weight|bias)$", r"\1.layers.\2.feed_forward.output_dense.\3"),
 ]  # fmt: skip
 COMPILED = [(re.compile(pattern), ours) for pattern, ours in RENAMES]
@@ -120,8 +120,20 @@ def infer_config(state: Mapping[str, torch.Tensor], cfg: Mapping[str, Any]) -> S
             sizes[name] = state[key].shape[0 if name == "unit_vocab_size" else 1]
     if "unit_encoder_ctc_head.5.weight" in state:
         sizes["ctc_vocab_size"] = state["unit_encoder_ctc_head.5.weight"].shape[0]
-    if model_cfg.get("layer_norm_first", sizes["do_stable_layer_norm"]) != sizes["do_stable_layer_norm"]:
-        raise ConversionError("cfg.model.layer_norm_first contradicts the weights of the file")
+    shared_cfg = (model_cfg.get("text_transformer") or {}).get("encoder") or {}
+    promised = {
+        "do_stable_layer_norm": model_cfg.get("layer_norm_first"),
+        "hidden_size": model_cfg.get("encoder_embed_dim"),
+        "intermediate_size": model_cfg.get("encoder_ffn_embed_dim"),
+        "num_attention_heads": model_cfg.get("encoder_attention_heads"),
+        "num_speech_layers": model_cfg.get("encoder_layers"),
+        "num_shared_layers": shared_cfg.get("layers"),
+    }
+    for name, value in promised.items():
+        if value is not None and value != sizes[name]:
+            raise ConversionError(
+                f"the file's cfg says {name} = {value}, its weights are for {sizes[name]}: it is cut off or was edited"
+            )
 
     strides = _strides(model_cfg.get("conv_feature_layers"))
     if strides is not None:
@@ -232,7 +244,8 @@ def _load(model, converted: dict[str, torch.Tensor]) -> None:
     missing, leftover = sorted(expected.keys() - converted.keys()), sorted(converted.keys() - expected.keys())
     if missing or leftover:
         raise ConversionError(
-            f"the file does not fit {type(model).__name__}: missing {_listing(missing)}; left over {_listing(leftover)}"
+            f"the file does not fit {type(model).__name__}: "
+            f"missing {_listing(missing)}; left over {_listing(leftover)}"
         )
     wrong = [name for name, tensor in converted.items() if tensor.shape != expected[name]]
     if wrong:
