@@ -66,7 +66,7 @@ def draw_sound(waveform: Waveform, width: int = 900, height: int = 480) -> Image
         label = f"{nyquist_khz * part / 4:.3g}" + (" kHz" if part == 4 else "")
         pen.text((left - 9, y), label, fill=INK, anchor="rm")
     for part in range(6):
-        x = left + part * (inner - 1) / 5
+        x = left + part * (inner - 1) // 5
         pen.line([(x, height - bottom), (x, height - bottom + 5)], fill=INK)
         label = f"{waveform.duration_s * part / 5:.3g}" + (" s" if part == 5 else "")
         pen.text((x, height - bottom + 8), label, fill=INK, anchor="rt" if part == 5 else "mt")
