@@ -84,22 +84,27 @@ def tap_matrices(weight_OCK: torch.Tensor, stride: int) -> list[torch.Tensor]:
     return [group.permute(2, 1, 0).reshape(-1, weight_OCK.shape[0]) for group in groups]
 
 
-def strided_conv(hidden_BTC: torch.Tensor, matrices: list[torch.Tensor], kernel: int, stride: int) -> torch.Tensor:
-    """A time-major convolution as matrix products: `stride` neighbouring frames lie side by side in memory already."""
+def strided_conv(hidden_BTC: torch.Tensor, matrices: list[torch.Tensor], kernel: int, stride: int, out=None):
+    """A time-major convolution as matrix products: `stride` neighbouring frames lie side by side in memory already.
+
+    `out`, (B * frames, O), receives the result where no gradient is needed.
+    """
     batch, frames, channels = hidden_BTC.shape
     frames = (frames - kernel) // stride + 1
-    out_BTC = None
+    result = None
     for group, matrix in enumerate(matrices):
         taps = matrix.shape[0] // channels
         first = group * stride
         if taps == stride:
-            rows = hidden_BTC[:, first : first + frames * stride].reshape(batch, frames, taps * channels)
+            rows = hidden_BTC[:, first : first + frames * stride].reshape(batch * frames, taps * channels)
         else:
             picked = [hidden_BTC[:, first + tap :: stride][:, :frames] for tap in range(taps)]
-            rows = picked[0] if taps == 1 else torch.cat(picked, dim=-1)
-        part_BTC = rows @ matrix
-        out_BTC = part_BTC if out_BTC is None else out_BTC.add_(part_BTC)
-    return out_BTC
+            rows = (picked[0] if taps == 1 else torch.cat(picked, dim=-1)).reshape(batch * frames, taps * channels)
+        if result is None:
+            result = rows @ matrix if out is None else torch.mm(rows, matrix, out=out)
+        else:
+            result = result.add_(rows @ matrix) if out is None else result.addmm_(rows, matrix)
+    return result.view(batch, frames, -1)
 
 
 class SpeechLMFeatureEncoder(HubertFeatureEncoder):
@@ -121,22 +126,36 @@ class SpeechLMFeatureEncoder(HubertFeatureEncoder):
             tap_matrices(layer.conv.weight, stride)
             for layer, stride in zip(self.conv_layers[1:], self.config.conv_stride[1:], strict=True)
         ]
-        in_blocks = (
-            samples_BS.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        )
-        frames = num_frames(samples_BS.shape[1], self.config)
-        if not in_blocks or frames <= BLOCK_FRAMES:
+        if not self._in_blocks(samples_BS):
             return self._convolve(samples_BS, first_weight, first_bias, matrices)
         hop, field = self.config.frame_hop, self.config.frame_field
+        frames = num_frames(samples_BS.shape[1], self.config)
         out_BTC = samples_BS.new_empty(len(samples_BS), frames, self.config.conv_dim[-1])
+        buffers = self._block_buffers(samples_BS, min(frames, BLOCK_FRAMES))
         for row in range(len(samples_BS)):
             own = row if first_weight.dim() == 3 else slice(None)  # GroupNorm gives each clip weights of its own
             weight, bias = first_weight[own], first_bias[own] if first_bias is not None else None
             for start in range(0, frames, BLOCK_FRAMES):
                 end = min(start + BLOCK_FRAMES, frames)
                 samples = samples_BS[row, None, start * hop : (end - 1) * hop + field]
-                out_BTC[row, start:end] = self._convolve(samples, weight, bias, matrices)[0]
+                out_BTC[row, start:end] = self._convolve(samples, weight, bias, matrices, buffers)[0]
         return out_BTC
+
+    def _in_blocks(self, samples_BS) -> bool:
+        """Blocks with buffers: on a CPU, when nothing records gradients, compiles, or casts on the way."""
+        eager = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+        return eager and samples_BS.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+    def _block_buffers(self, samples_BS, frames: int) -> list[torch.Tensor]:
+        """One output buffer a layer, written again for every block: fresh memory costs more than the arithmetic."""
+        size = (frames - 1) * self.config.frame_hop + self.config.frame_field
+        buffers = []
+        for kernel, stride, channels in zip(
+            self.config.conv_kernel, self.config.conv_stride, self.config.conv_dim, strict=True
+        ):
+            size = (size - kernel) // stride + 1
+            buffers.append(samples_BS.new_empty(size, channels))
+        return buffers
 
     def _first_layer(self, samples_BS):
         """The samples, and the first convolution's weight (K, C) or (B, K, C) and bias (C), (B, C) or None."""
@@ -157,18 +176,29 @@ class SpeechLMFeatureEncoder(HubertFeatureEncoder):
         weight_BKC = weight_CK.t() * scale_BC[:, None]
         return samples_BS, weight_BKC.to(samples_BS.dtype), bias_BC.to(samples_BS.dtype)
 
-    def _convolve(self, samples_BS, first_weight, first_bias, matrices):
+    def _convolve(self, samples_BS, first_weight, first_bias, matrices, buffers=None):
+        """All layers; with `buffers` (one clip, no gradients) each layer's result overwrites its buffer."""
         windows_BTK = samples_BS.unfold(1, self.config.conv_kernel[0], self.config.conv_stride[0])
-        hidden_BTC = windows_BTK @ first_weight
-        if first_bias is not None:
-            hidden_BTC = hidden_BTC + (first_bias if first_bias.dim() == 1 else first_bias[:, None])
+        if buffers is None:
+            hidden_BTC = windows_BTK @ first_weight
+            if first_bias is not None:
+                hidden_BTC = hidden_BTC + (first_bias if first_bias.dim() == 1 else first_bias[:, None])
+        else:
+            hidden_TC = buffers[0][: windows_BTK.shape[1]]
+            torch.mm(windows_BTK[0], first_weight, out=hidden_TC)
+            hidden_BTC = (hidden_TC if first_bias is None else hidden_TC.add_(first_bias))[None]
         for index, layer in enumerate(self.conv_layers):
             if index > 0:
                 kernel, stride = self.config.conv_kernel[index], self.config.conv_stride[index]
-                hidden_BTC = strided_conv(hidden_BTC, matrices[index - 1], kernel, stride)
+                frames = (hidden_BTC.shape[1] - kernel) // stride + 1
+                out = None if buffers is None else buffers[index][:frames]
+                hidden_BTC = strided_conv(hidden_BTC, matrices[index - 1], kernel, stride, out)
                 if layer.conv.bias is not None:
                     hidden_BTC = hidden_BTC + layer.conv.bias
             if self.config.feat_extract_norm == "layer":
                 hidden_BTC = layer.layer_norm(hidden_BTC)
-            hidden_BTC = layer.activation(hidden_BTC)
+            if buffers is not None and self.config.feat_extract_activation == "gelu":
+                hidden_BTC = torch.ops.aten.gelu_(hidden_BTC)
+            else:
+                hidden_BTC = layer.activation(hidden_BTC)
         return hidden_BTC
