@@ -46,12 +46,14 @@ configs = json.loads((GOLDEN / "state_dicts" / "speechlm_cfg.json").read_text())
 facts = json.loads((GOLDEN / "speechlm" / "speechlm_golden.json").read_text())
 
 
-def original_cfg(name: str) -> dict:
-    """The `cfg` of a published checkpoint: "base-P", "base-H" or "large-P"."""
+def original_cfg(name: str, layers: int | None = None) -> dict:
+    """The `cfg` of a published checkpoint, "base-P", "base-H" or "large-P", or of its first layers."""
     cfg = json.loads(json.dumps(configs["large-P" if name.startswith("large") else "base"]))
     for part in (cfg["model"], cfg["task"]):
         if isinstance(part.get("label_rate"), dict):
             part["label_rate"] = part["label_rate"][name[-1]]
+    if layers is not None:
+        cfg["model"]["encoder_layers"] = cfg["model"]["text_transformer"]["encoder"]["layers"] = layers
     return cfg
 
 
@@ -74,7 +76,7 @@ def model(name: str, layers: int | None = None, attention: str = "sdpa") -> Spee
 @cache
 def _build(name: str, layers: int | None) -> SpeechLMForPreTraining:
     state = recipe.state_dict(original_shapes(name, layers))
-    config = infer_config(state, original_cfg(name))
+    config = infer_config(state, original_cfg(name, layers))
     config.padding_mode = "fairseq"
     report = ConversionReport("", "", "SpeechLMForPreTraining")
     with torch.device("meta"):

@@ -64,9 +64,7 @@ def write_checkpoint(path, name, layers=None, *, change=None, cfg_change=None, f
     if "unit_encoder.embed_tokens.weight" in state:
         state["unit_encoder.embed_tokens.weight"] = state["unit_embed_tokens.weight"]
     state = change(state) if change else state
-    cfg = parity.original_cfg(name.removesuffix("-cleaned"))
-    if layers is not None:
-        cfg["model"]["encoder_layers"] = cfg["model"]["text_transformer"]["encoder"]["layers"] = layers
+    cfg = parity.original_cfg(name.removesuffix("-cleaned"), layers)
     if cfg_change:
         cfg_change(cfg)
     content = {"cfg": cfg, "model": state}
