@@ -76,6 +76,15 @@ def test_the_code_of_the_readme_runs(number, reader_folder):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_the_code_of_the_other_pages_runs(page, reader_folder):
+    """All Python blocks of a page one after the other, as a reader would try them."""
+    code = "\n".join(blocks(page.read_text(encoding="utf-8"), "python"))
+    if code:
+        done = subprocess.run([sys.executable, "-c", code], cwd=reader_folder, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_the_first_example_is_short():
     first = blocks(read("README.md"), "python")[0]
     assert len([line for line in first.splitlines() if line and not line.startswith(("import", "from"))]) <= 6
