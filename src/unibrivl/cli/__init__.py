@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser(verb).parse_args(argv)
     try:
         return importlib.import_module(f"unibrivl.cli.{args.verb}").run(args)
+    except BrokenPipeError:  # whoever reads our output has seen enough: `unibrivl doctor . --json | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError, ImportError) as error:
         print(f"unibrivl {args.verb}: {error}", file=sys.stderr)
         return 2
