@@ -91,19 +91,20 @@ def strided_conv(hidden_BTC: torch.Tensor, matrices: list[torch.Tensor], kernel:
     """
     batch, frames, channels = hidden_BTC.shape
     frames = (frames - kernel) // stride + 1
-    result = None
-    for group, matrix in enumerate(matrices):
-        taps = matrix.shape[0] // channels
-        first = group * stride
+
+    def taps_side_by_side(group: int) -> torch.Tensor:
+        first, taps = group * stride, matrices[group].shape[0] // channels
         if taps == stride:
-            rows = hidden_BTC[:, first : first + frames * stride].reshape(batch * frames, taps * channels)
+            rows = hidden_BTC[:, first : first + frames * stride]
         else:
             picked = [hidden_BTC[:, first + tap :: stride][:, :frames] for tap in range(taps)]
-            rows = (picked[0] if taps == 1 else torch.cat(picked, dim=-1)).reshape(batch * frames, taps * channels)
-        if result is None:
-            result = rows @ matrix if out is None else torch.mm(rows, matrix, out=out)
-        else:
-            result = result.add_(rows @ matrix) if out is None else result.addmm_(rows, matrix)
+            rows = picked[0] if taps == 1 else torch.cat(picked, dim=-1)
+        return rows.reshape(batch * frames, taps * channels)
+
+    result = torch.mm(taps_side_by_side(0), matrices[0], out=out)
+    for group in range(1, len(matrices)):
+        rows = taps_side_by_side(group)
+        result = result.add_(rows @ matrices[group]) if out is None else result.addmm_(rows, matrices[group])
     return result.view(batch, frames, -1)
 
 
