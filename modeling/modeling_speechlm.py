@@ -109,8 +109,8 @@ def run_layers(encoder, hidden_states_BTD, mask_BT, **kwargs):
 def clip_frames(mask_BT, config) -> list[int] | None:
     """Frames of each clip where clips are run at their own length; None where the batch runs padded and masked.
 
-    At their own length: without gradients on a CPU, where the padding is at the end and no attention weights are asked
-    for. The result is the same to rounding.
+    At their own length: without gradients on a CPU, with padding_mode "exact", the padding at the end, and sdpa. Real
+    frames are the same to rounding.
     """
     if mask_BT is None or mask_BT.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
@@ -140,6 +140,11 @@ class SpeechLMCTCHead(nn.Module):
 def ctc_loss(logits_BTC, frames_B, labels_BN, config, reduction: str = "sum"):
     """CTC with the blank of the config; labels that are negative or the pad id end nothing and count nothing."""
     real_BN = (labels_BN >= 0) & (labels_BN != config.pad_token_id)
+    if (labels_BN >= logits_BTC.shape[-1]).any() or (labels_BN == config.ctc_blank_token_id).any():
+        raise ValueError(
+            f"letter labels must be below {logits_BTC.shape[-1]} and not {config.ctc_blank_token_id}, the blank; "
+            "pad them with -100"
+        )
     log_probs_TBC = logits_BTC.float().log_softmax(-1).transpose(0, 1)
     with torch.backends.cudnn.flags(enabled=False):  # cuDNN's CTC is not deterministic
         return nn.functional.ctc_loss(
@@ -161,6 +166,7 @@ class SpeechLMPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["SpeechLMLayer", "SpeechLMFeatureEncoder"]
     _supports_sdpa = True
+    accepts_loss_kwargs = False  # our losses do not divide by num_items_in_batch: the Trainer has to average
     _supports_flash_attn = False  # the relative term is a float mask
     _supports_flex_attn = False
     _can_record_outputs = {"hidden_states": SpeechLMLayer, "attentions": SpeechLMAttention}
@@ -259,6 +265,11 @@ class SpeechLMModel(SpeechLMPreTrainedModel):
             raise ValueError(
                 f"{input_values_BS.shape[1]} samples are fewer than one frame needs ({self.config.frame_field}). "
                 "SpeechLMFeatureExtractor pads such clips to one frame"
+            )
+        if attention_mask_BS is not None and attention_mask_BS.shape != input_values_BS.shape:
+            raise ValueError(
+                f"attention_mask {tuple(attention_mask_BS.shape)} must have the shape of input_values "
+                f"{tuple(input_values_BS.shape)}: one number a sample"
             )
         lengths = None
         if attention_mask_BS is not None and self.config.padding_mode == "exact":

@@ -116,6 +116,8 @@ class SpeechLMForPreTraining(SpeechLMPreTrainedModel):
         valid_BT = torch.ones_like(labelled_BT)
         if attention_mask is not None:
             valid_BT = frame_mask(attention_mask, labels_BT.shape[1], config)
+        if config.padding_mode == "exact":  # the original scores frames whose labels have ended, with the pad id
+            valid_BT = valid_BT & labelled_BT
         if self.training and mask_BT is None:
             mask_BT = self._draw_spans(valid_BT, config.mask_time_prob, config.mask_time_length)
         if self.training and selected_BT is None and config.swap_prob > 0:

@@ -10,7 +10,8 @@ from transformers.utils import ModelOutput
 class SpeechLMModelOutput(ModelOutput):
     """
     Args:
-        last_hidden_state (`torch.FloatTensor`): (B, T, D), what the Shared Transformer gives.
+        last_hidden_state (`torch.FloatTensor`): (B, T, D), what the Shared Transformer gives. Frames that `frame_mask`
+            calls padding hold nothing of meaning, and not always the same: pool with the mask.
         frame_mask (`torch.LongTensor`): (B, T), 1 where a frame or unit is real, 0 on padding, as attention masks
             are; None when no mask was given.
         extract_features (`torch.FloatTensor`): (B, T, 512), frames of the convolutions. None for unit ids.

@@ -84,6 +84,7 @@ class SpeechLMPhoneTokenizer(PreTrainedTokenizer):
         for word, phones in self.lexicon.items():
             if not phones or not known.issuperset(with_positions(phones)):
                 raise ValueError(f"the lexicon says {word!r} as {' '.join(phones)!r}, which the vocabulary lacks")
+        kwargs.setdefault("split_special_tokens", True)  # "<mask>" in a text is a word like any other
         super().__init__(
             bos_token=bos_token,
             pad_token=pad_token,
@@ -169,6 +170,8 @@ class SpeechLMPhoneTokenizer(PreTrainedTokenizer):
         with open(vocab_path, "w", encoding="utf-8") as file:
             json.dump(self.encoder, file, indent=0)
         if not self.lexicon:
+            if os.path.exists(lexicon_path):  # an earlier tokenizer's
+                os.remove(lexicon_path)
             return (vocab_path,)
         with open(lexicon_path, "w", encoding="utf-8") as file:
             file.writelines(f"{word} {' '.join(phones)}\n" for word, phones in sorted(self.lexicon.items()))

@@ -204,7 +204,7 @@ def test_fine_tuned_ctc_file(tmp_path, lexicon):
 
     write_checkpoint(tmp_path / "ctc.pt", "base-P", 1, change=wrap, cfg_change=nest)
     report = convert_speechlm(tmp_path / "ctc.pt", tmp_path / "out", lexicon=lexicon)
-    assert report.architecture == "SpeechLMForCTC"
+    assert report.architecture == "SpeechLMForCTC" and report.tokenizer.startswith("none")
     model = SpeechLMForCTC.from_pretrained(tmp_path / "out")
     assert model(0.1 * torch.randn(1, 3200)).logits.shape == (1, 9, 33)
 
@@ -267,8 +267,24 @@ def test_parity_report_against_a_reference(tmp_path, two_layers, lexicon, capsys
         (lambda s: {**s, "post_extract_proj.bias": torch.zeros(5)}, "another shape"),
         (lambda s: {**s, "mask_emb": "text"}, "not tensors"),
         (lambda s: {"w": torch.zeros(1)}, "no SpeechLM checkpoint"),
+        (lambda s: {**s, "mask_emb": torch.tensor(1.0)}, "malformed"),
+        (lambda s: {**s, "post_extract_proj.bias": s["post_extract_proj.bias"] * float("nan")}, "NaN"),
+        (lambda s: {**s, "post_extract_proj.bias": torch.zeros(1).expand(10**12)}, "not tensors of numbers"),
     ],
-    ids=["left over", "missing", "missing in layer", "layer gone", "head gone", "alias", "shape", "text", "foreign"],
+    ids=[
+        "left over",
+        "missing",
+        "missing in layer",
+        "layer gone",
+        "head gone",
+        "alias",
+        "shape",
+        "text",
+        "foreign",
+        "scalar",
+        "nan",
+        "bomb",
+    ],  # fmt: skip
 )
 def test_unfit_weights_are_an_error_that_lists_them(change, message, tmp_path):
     write_checkpoint(tmp_path / "bad.pt", "base-P", 2, change=change, full=False)
@@ -283,6 +299,12 @@ def test_unfit_weights_are_an_error_that_lists_them(change, message, tmp_path):
         (lambda cfg: cfg["task"].pop("normalize"), "normalize"),
         (lambda cfg: cfg["model"].pop("label_rate"), "label_rate"),
         (lambda cfg: cfg["model"].update(layer_norm_first=True), "cut off or was edited"),
+        (lambda cfg: cfg["model"].update(dropout="x"), "malformed"),
+        (lambda cfg: cfg["model"].update(label_rate=[1]), "malformed"),
+        (lambda cfg: cfg["model"].update(conv_feature_layers=5), "malformed"),
+        (lambda cfg: cfg["model"].update(text_transformer="x"), "malformed"),
+        (lambda cfg: cfg.update(task="x"), "normalize"),
+        (lambda cfg: cfg.update(model=["x"]), "malformed"),
     ],
 )
 def test_unfit_cfg_is_refused(change, message, tmp_path):
@@ -314,6 +336,25 @@ def test_a_malicious_pickle_runs_nothing(style, tmp_path, capsys):
         load_checkpoint(path)
     assert main(["convert", "speechlm", str(path), str(tmp_path / "out")]) == 2
     assert "evil.pt" in capsys.readouterr().err and not trap.exists()
+
+
+def test_converting_again_leaves_nothing_of_the_first(two_layers, lexicon, tmp_path):
+    """A cleaned model over a full one: its folder must not keep the other's tokenizer."""
+    convert_speechlm(two_layers[0], tmp_path / "out", lexicon=lexicon)
+    assert (tmp_path / "out" / "vocab.json").exists()
+    write_checkpoint(tmp_path / "cleaned.pt", "base-H-cleaned", 1, full=False)
+    convert_speechlm(tmp_path / "cleaned.pt", tmp_path / "out")
+    assert not any(
+        (tmp_path / "out" / name).exists() for name in ("vocab.json", "lexicon.txt", "tokenizer_config.json")
+    )
+
+
+@pytest.mark.parametrize("option", ["dictionary", "lexicon", "reference"])
+def test_a_bad_side_file_writes_nothing(option, two_layers, tmp_path):
+    (tmp_path / "bad").write_text("SIL 1\n" if option == "dictionary" else "\n")
+    with pytest.raises(ValueError, match="bad"):
+        convert_speechlm(two_layers[0], tmp_path / "out", **{option: tmp_path / "bad"})
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dictionary_that_carries_a_call_is_refused(tmp_path):

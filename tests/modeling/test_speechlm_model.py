@@ -381,6 +381,16 @@ def test_labels_shorter_than_the_sound_cut_the_sound(tiny_config, clips):
     assert torch.equal(align_labels(torch.arange(12)[None], 10, 2.0, 1), torch.tensor([[1, 3, 5, 7, 9, 11]]))
 
 
+def test_frames_without_a_label_are_not_scored(tiny_config, clips):
+    """Row 1's labels end early: in exact mode the row counts in a batch what it counts alone."""
+    model = build(SpeechLMForPreTraining, tiny_config)
+    ratio = tiny_config.label_rate // 50
+    labels = torch.full((2, 49 * ratio), 5)
+    labels[1, 15 * ratio :] = 1
+    masked = torch.ones(2, 49, dtype=torch.bool)
+    assert model(clips[0][:2], unit_labels=labels, mask_time_indices=masked).num_masked == 49 + 15
+
+
 def test_span_sampler_on_very_short_rows():
     import numpy as np
 
@@ -407,6 +417,11 @@ def test_bad_inputs_say_what_to_do(tiny_config, clips):
         model(torch.zeros(1, 399))
     with pytest.raises(ValueError, match="SpeechLMFeatureExtractor pads"):
         model(torch.zeros(2, 800), torch.tensor([[1] * 800, [1] * 300 + [0] * 500]))
+    with pytest.raises(ValueError, match="one number a sample"):
+        model(clips[0], clips[1][:, :15000])
+    for wrong in (99, 0):
+        with pytest.raises(ValueError, match="letter labels must be below 11"):
+            build(SpeechLMForCTC, tiny_config)(clips[0], labels=torch.full((3, 2), wrong))
     with pytest.raises(ValueError, match="has holes"):
         model(clips[0][:1], (torch.arange(16000) % 2)[None])
     with pytest.raises(ValueError, match="swap_indices needs"):

@@ -49,7 +49,19 @@ def test_unknown_words_and_numbers_become_spoken_noise(tokenizer):
     assert tokenizer.phones("dog 42").count("SPN_S") == 1
 
 
+def test_letters_keep_their_consonants():
+    """ "b  B IY1" is the letter B, not an align-lexicon's repetition of its word."""
+    assert parse_lexicon(["b B IY1", "k  K EY1"]) == {"B": ["B", "IY1"], "K": ["K", "EY1"]}
+    assert parse_lexicon(["B B B_B IY1_E"]) == {"B": ["B", "IY1"]}
+
+
+def test_special_tokens_in_a_text_are_words(tokenizer):
+    assert tokenizer("dog<mask>")["input_ids"] == tokenizer("dog mask")["input_ids"]
+    assert tokenizer("dog</s>")["input_ids"].count(2) == 1
+
+
 def test_empty_text_is_silence(tokenizer):
+    assert len(tokenizer("")["input_ids"]) == 29
     assert tokenizer.phones("") == tokenizer.phones(" ?! ") == ["SIL", "SIL"]
 
 

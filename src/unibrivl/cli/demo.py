@@ -67,9 +67,10 @@ def two_bells(rate_hz: int = 16000) -> Any:
 
 
 def embed_untrained(waveform: Any) -> Any:
-    """The mean last hidden state of a small SpeechLM with fixed random weights, l2-normalised."""
+    """The mean last hidden state of a small SpeechLM with fixed random weights, over windows, l2-normalised."""
     import torch
 
+    from unibrivl.audio import split_windows
     from unibrivl.modeling import SpeechLMConfig, SpeechLMFeatureExtractor, SpeechLMModel
 
     config = SpeechLMConfig(
@@ -78,7 +79,9 @@ def embed_untrained(waveform: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = SpeechLMModel(config).eval()
-    inputs = SpeechLMFeatureExtractor()([waveform], return_tensors="pt")
-    with torch.inference_mode():
-        pooled = model(inputs.input_values).last_hidden_state.mean(1)[0]
-    return torch.nn.functional.normalize(pooled, dim=0).numpy()
+    total = torch.zeros(config.hidden_size)
+    for window in split_windows(waveform, window_s=10.0):
+        inputs = SpeechLMFeatureExtractor()([window], return_tensors="pt")
+        with torch.inference_mode():
+            total += model(inputs.input_values).last_hidden_state.sum(1)[0]
+    return torch.nn.functional.normalize(total, dim=0).numpy()

@@ -38,7 +38,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} was refused: it holds something other than tensors, numbers and text, which could run code when "
             f"loaded. {_first_line(error)}"
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch's reader fails in many ways on broken files
         raise ConversionError(f"{path} is not a readable torch checkpoint: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise ConversionError(f"{path} holds a {type(content).__name__}, not the dictionary of a checkpoint")

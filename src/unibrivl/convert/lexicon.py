@@ -29,8 +29,8 @@ def parse_lexicon(lines: Iterable[str]) -> dict[str, list[str]]:
             continue
         word, *phones = line.split(" #")[0].split() or [""]
         word = word.upper()
-        if phones and phones[0].upper() == word and len(phones) > 1:
-            phones = phones[1:]
+        if phones[1:] and phones[0].upper() == word and all(POSITION.search(phone) for phone in phones[1:]):
+            phones = phones[1:]  # an align-lexicon; "B  B IY1" of CMUdict is the letter B
         if not phones or VARIANT.search(word) or not re.fullmatch(r"[A-Z0-9']+", word):
             continue
         lexicon.setdefault(word, [POSITION.sub("", phone) for phone in phones])

@@ -98,7 +98,8 @@ def against_reference(
             raise ValueError("the reference file has neither 'source' (samples) nor 'unit_ids': nothing to compare")
     finally:
         tower.config.padding_mode = mode
-    shared = [name for name in reference if name in named]
-    if not shared:
-        raise ValueError(f"the reference file has none of the outputs {sorted(named)}")
-    return [compare(name, named[name], reference[name], limit) for name in shared]
+    outputs = [name for name in reference if name not in ("source", "padding_mask", "unit_ids")]
+    unknown = [name for name in outputs if name not in named]
+    if unknown or not outputs:
+        raise ValueError(f"the reference file holds {unknown or 'no outputs'}; known are {sorted(named)}")
+    return [compare(name, named[name], reference[name], limit) for name in outputs]

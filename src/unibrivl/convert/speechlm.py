@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from unibrivl.convert import parity
@@ -27,6 +29,11 @@ from unibrivl.modeling import (
 )
 
 TOLERANCE = 2e-5
+# what a conversion writes, and removes of an earlier one in the same folder
+WRITTEN = (
+    "model.safetensors", "config.json", "preprocessor_config.json", "conversion.json", "vocab.json", "lexicon.txt",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
 
 # original key -> ours, for the flat full model; the first pattern that matches decides
 RENAMES = [
@@ -132,7 +139,8 @@ def infer_config(state: Mapping[str, torch.Tensor], cfg: Mapping[str, Any]) -> S
     for name, value in promised.items():
         if value is not None and value != sizes[name]:
             raise ConversionError(
-                f"the file's cfg says {name} = {value}, its weights are for {sizes[name]}: it is cut off or was edited"
+                f"the file's cfg says {name} = {value!r}, its weights are for {sizes[name]}: "
+                "it is cut off or was edited"
             )
 
     strides = _strides(model_cfg.get("conv_feature_layers"))
@@ -182,7 +190,7 @@ def convert_state(
             raise ConversionError(f"{key} and another key both become {ours}")
         converted[ours] = tensor.contiguous()
     if unknown:
-        raise ConversionError(f"{len(unknown)} keys are not SpeechLM's: {_listing(unknown)}")
+        raise ConversionError(f"{len(unknown)} keys are not SpeechLM's: {listing(unknown)}")
     report.converted_keys = len(converted)
     return converted
 
@@ -212,14 +220,18 @@ def convert_speechlm(
     if not isinstance(state, dict) or not isinstance(cfg, dict):
         raise ConversionError(f"{checkpoint} lacks 'model' or 'cfg': SpeechLM files, full and cleaned, have both")
     state, stage = _strip_prefix(state)
-    not_tensors = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
-    if not_tensors:
-        raise ConversionError(f"{checkpoint}: these entries of 'model' are not tensors: {_listing(not_tensors)}")
-    normalize = (cfg.get("task") or {}).get("normalize")
+    _check_tensors(state, checkpoint)
+    task_cfg = cfg.get("task")
+    normalize = task_cfg.get("normalize") if isinstance(task_cfg, dict) else None
     if not isinstance(normalize, bool):
         raise ConversionError(f"{checkpoint}: cfg.task.normalize is missing, so how the model heard sound is unknown")
 
-    config = infer_config(state, cfg)
+    try:
+        config = infer_config(state, cfg)
+    except ConversionError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, StrictDataclassError) as error:
+        raise ConversionError(f"{checkpoint}: its cfg or sizes are malformed: {error}") from error
     architecture = _architecture(state, stage)
     report = ConversionReport(str(Path(checkpoint).name), sha256(checkpoint), architecture.__name__)
     converted = convert_state(state, config, report)
@@ -227,14 +239,18 @@ def convert_speechlm(
         model = architecture(config)
     _load(model, converted)
     if reference is not None:
-        report.differences = parity.against_reference(model, load_file(reference), TOLERANCE)
+        report.differences = parity.against_reference(model, _read_reference(reference), TOLERANCE)
+    tokenizer, report.tokenizer = _make_tokenizer(content, config, architecture, dictionary, lexicon)
 
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)  # nothing is written before all of it is known to be good
+    for name in WRITTEN:
+        (out / name).unlink(missing_ok=True)
     model.save_pretrained(out)
     SpeechLMFeatureExtractor(
         sampling_rate=config.sampling_rate, do_normalize=normalize, min_samples=config.frame_field
     ).save_pretrained(out)
-    report.tokenizer = _write_tokenizer(content, config, out, dictionary, lexicon)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(out)
     report.save(out)
     return report
 
@@ -244,12 +260,11 @@ def _load(model, converted: dict[str, torch.Tensor]) -> None:
     missing, leftover = sorted(expected.keys() - converted.keys()), sorted(converted.keys() - expected.keys())
     if missing or leftover:
         raise ConversionError(
-            f"the file does not fit {type(model).__name__}: "
-            f"missing {_listing(missing)}; left over {_listing(leftover)}"
+            f"the file does not fit {type(model).__name__}: missing {listing(missing)}; left over {listing(leftover)}"
         )
     wrong = [name for name, tensor in converted.items() if tensor.shape != expected[name]]
     if wrong:
-        raise ConversionError(f"these tensors have another shape than the model: {_listing(wrong)}")
+        raise ConversionError(f"these tensors have another shape than the model: {listing(wrong)}")
     model.load_state_dict(converted, assign=True)
     model.eval()
 
@@ -269,10 +284,10 @@ def _architecture(state, stage: str):
 def _strip_prefix(state):
     """The tower's state without a fine-tuned file's prefix, and which stage the file is of."""
     for prefix, stage in (("w2v_encoder.", "ctc"), ("encoder.w2v_model.", "translation")):
-        if any(key.startswith(f"{prefix}w2v_model." if stage == "ctc" else prefix) for key in state):
+        if any(key.startswith(f"{prefix}w2v_model." if stage == "ctc" else prefix) for key in map(str, state)):
             stripped = {}
             for key, tensor in state.items():
-                key = key.removeprefix(prefix) if key.startswith(prefix) else key
+                key = str(key).removeprefix(prefix)
                 stripped[key.removeprefix("w2v_model.")] = tensor
             return stripped, stage
     return state, "pretrained"
@@ -300,13 +315,15 @@ def _reason_to_drop(key, state, config, architecture) -> str | None:
     return None
 
 
-def _write_tokenizer(content, config: SpeechLMConfig, out: Path, dictionary, lexicon) -> str:
-    """Write the phone tokenizer if the phones' numbering is known; says what was done."""
+def _make_tokenizer(content, config: SpeechLMConfig, architecture, dictionary, lexicon):
+    """The phone tokenizer if the phones' numbering is known, or None; and in words what was done."""
     from unibrivl.convert.lexicon import load_lexicon
     from unibrivl.modeling import SpeechLMPhoneTokenizer
 
     if not config.use_unit_embeddings:
-        return "none: the file has no unit table, so the model reads no text"
+        return None, "none: the file has no unit table, so the model reads no text"
+    if architecture is SpeechLMForCTC:
+        return None, "none: a recogniser's tokenizer is of letters; the phone tokenizer would misread its output"
     if dictionary is not None:
         candidates = [_read_dictionary(dictionary)]
         if len(candidates[0]) != config.unit_vocab_size:
@@ -317,11 +334,39 @@ def _write_tokenizer(content, config: SpeechLMConfig, out: Path, dictionary, lex
         candidates = [symbols for symbols in find_dictionaries(content) if len(symbols) == config.unit_vocab_size]
     phones = next((symbols for symbols in candidates if "SIL" in symbols), None)
     if phones is None:
-        return "none: no phone dictionary in the file. Pass unit ids, or convert again with --dictionary dict.txt"
+        return (
+            None,
+            "none: no phone dictionary in the file. Pass unit ids, or convert again with --dictionary dict.txt",
+        )
     pronunciations, origin = load_lexicon(lexicon)
     vocab = {symbol: index for index, symbol in enumerate(phones)}
-    SpeechLMPhoneTokenizer(vocab=vocab, lexicon=pronunciations).save_pretrained(out)
-    return f"phones: {'the file' if dictionary is None else Path(dictionary).name}; lexicon: {origin}"
+    source = "the file" if dictionary is None else Path(dictionary).name
+    return SpeechLMPhoneTokenizer(vocab=vocab, lexicon=pronunciations), f"phones: {source}; lexicon: {origin}"
+
+
+def _check_tensors(state, checkpoint) -> None:
+    """Plain tensors of real, finite numbers, each as large as its storage says."""
+    wrong = [
+        str(key)
+        for key, value in state.items()
+        if not isinstance(value, torch.Tensor)
+        or value.layout != torch.strided
+        or value.device.type != "cpu"
+        or not value.is_floating_point()
+        or value.untyped_storage().nbytes() < value.numel() * value.element_size()
+    ]
+    if wrong:
+        raise ConversionError(f"{checkpoint}: these entries of 'model' are not tensors of numbers: {listing(wrong)}")
+    broken = [key for key, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise ConversionError(f"{checkpoint}: NaN or infinite weights in {listing(broken)}")
+
+
+def _read_reference(path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ConversionError(f"{path} is not a safetensors file: {error}") from error
 
 
 def _read_dictionary(path) -> list[str]:
@@ -355,6 +400,6 @@ def _strides(text: str | None) -> list[int] | None:
     return strides
 
 
-def _listing(keys: list[str], most: int = 12) -> str:
+def listing(keys: list[str], most: int = 12) -> str:
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
     return (", ".join(keys[:most]) or "nothing") + more
