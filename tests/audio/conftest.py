@@ -63,3 +63,19 @@ def flac_total():
 def without_av(monkeypatch):
     """As if PyAV were not installed."""
     monkeypatch.setitem(sys.modules, "av", None)
+
+
+@pytest.fixture
+def wav(tone, encode):
+    """A second of a tone as 16-bit WAV."""
+    return encode(tone(1.0), 16_000)
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save_as(name: str, content: bytes):
+        file = tmp_path / name
+        file.write_bytes(content)
+        return file
+
+    return save_as

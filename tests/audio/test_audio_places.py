@@ -11,24 +11,6 @@ import pytest
 
 from unibrivl.audio import AudioError, load_audio
 
-RATE_HZ = 16_000
-
-
-@pytest.fixture
-def wav(tone, encode):
-    """A second of a tone as 16-bit WAV."""
-    return encode(tone(1.0), RATE_HZ)
-
-
-@pytest.fixture
-def save(tmp_path):
-    def save_as(name: str, content: bytes):
-        file = tmp_path / name
-        file.write_bytes(content)
-        return file
-
-    return save_as
-
 
 def refused(source, match: str, **arguments) -> str:
     """The message of the AudioError that loading `source` raises."""

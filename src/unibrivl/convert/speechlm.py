@@ -96,9 +96,21 @@ def rename(key: str) -> str | None:
 def infer_config(state: Mapping[str, torch.Tensor], cfg: Mapping[str, Any]) -> SpeechLMConfig:
     """The config of a checkpoint, from the shapes of `state` (original keys) and the original's `cfg`."""
     model_cfg = cfg.get("model") or {}
-    model_cfg = (model_cfg.get("w2v_args") or {}).get(
-        "model"
-    ) or model_cfg  # a fine-tuned file keeps the first stage's
+    first_stage = (model_cfg.get("w2v_args") or {}).get("model")  # a fine-tuned file keeps it inside its own
+    model_cfg = first_stage or model_cfg
+    sizes = _sizes(state)
+    _check_promises(model_cfg, sizes)
+    strides = _strides(model_cfg.get("conv_feature_layers"))
+    if strides is not None:
+        sizes["conv_stride"] = strides
+    behaviour = _behaviour(model_cfg)
+    if "label_rate" not in behaviour and sizes["use_unit_embeddings"]:
+        raise ConversionError("cfg.model.label_rate is missing, so the rate of the unit labels is unknown")
+    return SpeechLMConfig(**sizes, **behaviour)
+
+
+def _sizes(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The config's fields that the shapes of the weights decide."""
     try:
         hidden_size = state["mask_emb"].shape[0]
         head_dim = state["encoder.pos_emb.pe_k.weight"].shape[1]
@@ -127,6 +139,11 @@ def infer_config(state: Mapping[str, torch.Tensor], cfg: Mapping[str, Any]) -> S
             sizes[name] = state[key].shape[0 if name == "unit_vocab_size" else 1]
     if "unit_encoder_ctc_head.5.weight" in state:
         sizes["ctc_vocab_size"] = state["unit_encoder_ctc_head.5.weight"].shape[0]
+    return sizes
+
+
+def _check_promises(model_cfg: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
+    """The cfg and the weights must agree: a file that lost layers is not a smaller model."""
     shared_cfg = (model_cfg.get("text_transformer") or {}).get("encoder") or {}
     promised = {
         "do_stable_layer_norm": model_cfg.get("layer_norm_first"),
@@ -143,9 +160,9 @@ def infer_config(state: Mapping[str, torch.Tensor], cfg: Mapping[str, Any]) -> S
                 "it is cut off or was edited"
             )
 
-    strides = _strides(model_cfg.get("conv_feature_layers"))
-    if strides is not None:
-        sizes["conv_stride"] = strides
+
+def _behaviour(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The config's fields that only the cfg knows: rates, regularisation, masking."""
     fields = {
         "hidden_dropout": "dropout",
         "attention_dropout": "attention_dropout",
@@ -160,14 +177,12 @@ def infer_config(state: Mapping[str, torch.Tensor], cfg: Mapping[str, Any]) -> S
         "label_rate": "label_rate",
     }
     found = {ours: model_cfg[theirs] for ours, theirs in fields.items() if model_cfg.get(theirs) is not None}
-    if "label_rate" not in found and sizes["use_unit_embeddings"]:
-        raise ConversionError("cfg.model.label_rate is missing, so the rate of the unit labels is unknown")
     for whole in ("label_rate", "attention_scaling", "mask_time_length"):
         if whole in found:
             found[whole] = int(found[whole])
     if "mask_time_prob" in found:
         found["swap_prob"] = found["mask_time_prob"] / 2
-    return SpeechLMConfig(**sizes, **found)
+    return found
 
 
 def convert_state(
