@@ -5,7 +5,9 @@ the key lists of the official checkpoints; every other constant names where it c
 """
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig
+
+from .format_unibrivl import VersionedConfig
 
 # Facts of the published configurations (microsoft/SpeechT5, SpeechLM/): what differs from the defaults below.
 SPEECHLM_PRESETS: dict[str, dict] = {
@@ -31,7 +33,7 @@ SPEECHLM_PRESETS: dict[str, dict] = {
 
 
 @strict
-class SpeechLMConfig(PreTrainedConfig):
+class SpeechLMConfig(VersionedConfig):
     """Sizes and behaviour of a SpeechLM model.
 
     Args:

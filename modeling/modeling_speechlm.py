@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCTC, PreTrainedModel
+from transformers import AutoModel, AutoModelForCTC
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import CausalLMOutput
@@ -27,6 +27,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .attention_speechlm import SpeechLMAttention, SpeechLMLayer, SpeechLMRelativePositions
 from .configuration_speechlm import SpeechLMConfig
 from .front_end_speechlm import SpeechLMFeatureEncoder, clips_at_start, each_clip, frame_mask
+from .loading_unibrivl import CheckedLoading
 from .outputs_speechlm import SpeechLMModelOutput
 
 
@@ -158,7 +159,7 @@ def ctc_loss(logits_BTC, frames_B, labels_BN, config, reduction: str = "sum"):
         )
 
 
-class SpeechLMPreTrainedModel(PreTrainedModel):
+class SpeechLMPreTrainedModel(CheckedLoading):
     config: SpeechLMConfig
     base_model_prefix = "speechlm"
     main_input_name = "input_values"
@@ -170,7 +171,6 @@ class SpeechLMPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = False  # the relative term is a float mask
     _supports_flex_attn = False
     _can_record_outputs = {"hidden_states": SpeechLMLayer, "attentions": SpeechLMAttention}
-    _keys_to_ignore_on_load_unexpected = [r"position_ids$"]
 
     @torch.no_grad()
     def _init_weights(self, module):
