@@ -6,11 +6,9 @@ has 1e-7, which differs much on quiet clips); Base on samples as they are.
 
 import numpy as np
 from transformers import AutoFeatureExtractor, BatchFeature, SequenceFeatureExtractor
-from transformers.utils import logging
 
+from .clips_unibrivl import as_clips, check_rate, clip_samples
 from .configuration_speechlm import SpeechLMConfig
-
-logger = logging.get_logger(__name__)
 
 
 class SpeechLMFeatureExtractor(SequenceFeatureExtractor):
@@ -59,9 +57,9 @@ class SpeechLMFeatureExtractor(SequenceFeatureExtractor):
                 `samples` and `rate_hz` such as what `unibrivl.load_audio` returns.
             sampling_rate (`int`, *optional*): the clips' rate. Not needed for clips that carry their own.
         """
-        clips = self._as_clips(raw_speech)
-        self._check_rate(clips, sampling_rate)
-        samples = [self._prepare(getattr(clip, "samples", clip), index) for index, clip in enumerate(clips)]
+        clips = as_clips(raw_speech)
+        check_rate(clips, sampling_rate, self.sampling_rate)
+        samples = [self._prepare(clip, index) for index, clip in enumerate(clips)]
         return self.pad(
             BatchFeature({"input_values": samples}),
             padding=padding,
@@ -74,50 +72,8 @@ class SpeechLMFeatureExtractor(SequenceFeatureExtractor):
             return_tensors=return_tensors,
         )
 
-    @staticmethod
-    def _as_clips(raw_speech) -> list:
-        if hasattr(raw_speech, "samples"):
-            return [raw_speech]
-        if isinstance(raw_speech, (list, tuple)):
-            if len(raw_speech) == 0:
-                raise ValueError("no sound: pass at least one clip")
-            is_one_clip = not hasattr(raw_speech[0], "samples") and np.ndim(raw_speech[0]) == 0
-            return [raw_speech] if is_one_clip else list(raw_speech)
-        if np.ndim(raw_speech) == 2:
-            raise ValueError(
-                f"got an array of shape {tuple(raw_speech.shape)}: is it stereo, or a batch? "
-                "Pass a list of 1-D clips, or mix to one channel first (unibrivl.load_audio does)"
-            )
-        return [raw_speech]
-
-    def _check_rate(self, clips: list, sampling_rate: int | None):
-        rates = {clip.rate_hz for clip in clips if hasattr(clip, "rate_hz")}
-        if sampling_rate is not None:
-            rates.add(sampling_rate)
-        elif not rates:
-            logger.warning_once(
-                f"No sampling_rate was passed: the clips are taken to be at {self.sampling_rate} Hz. "
-                "At another rate the model hears them too fast or too slow, and nothing would tell."
-            )
-        for rate in rates - {self.sampling_rate}:
-            raise ValueError(
-                f"this model hears {self.sampling_rate} Hz and got {rate} Hz. "
-                f"Call unibrivl.load_audio(source, rate_hz={self.sampling_rate}) "
-                f"or waveform.resample({self.sampling_rate})."
-            )
-
     def _prepare(self, clip, index: int) -> np.ndarray:
-        if hasattr(clip, "detach"):
-            clip = clip.detach().cpu().float().numpy()
-        samples = np.asarray(clip, dtype=np.float32)
-        if samples.ndim == 2 and samples.shape[1] == 1:
-            samples = samples[:, 0]
-        if samples.ndim != 1:
-            raise ValueError(f"clip {index} has shape {samples.shape}: a clip is one channel, a 1-D array of samples")
-        if samples.size == 0:
-            raise ValueError(f"clip {index} is empty")
-        if not np.isfinite(samples).all():
-            raise ValueError(f"clip {index} holds NaN or infinite samples; unibrivl doctor finds such files")
+        samples = clip_samples(clip, index)
         if samples.size < self.min_samples:
             samples = np.pad(samples, (0, self.min_samples - samples.size))
         if self.do_normalize:
