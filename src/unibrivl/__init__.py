@@ -17,12 +17,28 @@ _LAZY = {
     "load_audio": "unibrivl.audio",
     "read_blocks": "unibrivl.audio",
     "split_windows": "unibrivl.audio",
+    "BriVLConfig": "unibrivl.modeling",
+    "BriVLImageProcessor": "unibrivl.modeling",
+    "BriVLModel": "unibrivl.modeling",
+    "BriVLTextConfig": "unibrivl.modeling",
+    "BriVLTextModel": "unibrivl.modeling",
+    "BriVLVisionConfig": "unibrivl.modeling",
+    "BriVLVisionModel": "unibrivl.modeling",
+    "MelEncoderConfig": "unibrivl.modeling",
+    "MelEncoderFeatureExtractor": "unibrivl.modeling",
+    "MelEncoderModel": "unibrivl.modeling",
     "SpeechLMConfig": "unibrivl.modeling",
     "SpeechLMFeatureExtractor": "unibrivl.modeling",
     "SpeechLMForCTC": "unibrivl.modeling",
     "SpeechLMForPreTraining": "unibrivl.modeling",
     "SpeechLMModel": "unibrivl.modeling",
     "SpeechLMPhoneTokenizer": "unibrivl.modeling",
+    "UniBriVLAudioModel": "unibrivl.modeling",
+    "UniBriVLConfig": "unibrivl.modeling",
+    "UniBriVLForAudioCaptioning": "unibrivl.modeling",
+    "UniBriVLForAudioClassification": "unibrivl.modeling",
+    "UniBriVLModel": "unibrivl.modeling",
+    "UniBriVLProcessor": "unibrivl.modeling",
 }
 
 __all__ = ["__version__", *_LAZY]  # noqa: PLE0604  (names are resolved by __getattr__)
@@ -30,12 +46,28 @@ __all__ = ["__version__", *_LAZY]  # noqa: PLE0604  (names are resolved by __get
 if TYPE_CHECKING:
     from unibrivl.audio import Waveform, load_audio, read_blocks, split_windows
     from unibrivl.modeling import (
+        BriVLConfig,
+        BriVLImageProcessor,
+        BriVLModel,
+        BriVLTextConfig,
+        BriVLTextModel,
+        BriVLVisionConfig,
+        BriVLVisionModel,
+        MelEncoderConfig,
+        MelEncoderFeatureExtractor,
+        MelEncoderModel,
         SpeechLMConfig,
         SpeechLMFeatureExtractor,
         SpeechLMForCTC,
         SpeechLMForPreTraining,
         SpeechLMModel,
         SpeechLMPhoneTokenizer,
+        UniBriVLAudioModel,
+        UniBriVLConfig,
+        UniBriVLForAudioCaptioning,
+        UniBriVLForAudioClassification,
+        UniBriVLModel,
+        UniBriVLProcessor,
     )
 
 
