@@ -101,9 +101,7 @@ class BriVLAttentionPool(nn.Module):
                 )
             mask_BN = mask_BN.to(tokens_BND.device).bool()
             if not torch.compiler.is_compiling() and not mask_BN.any(1).all():
-                raise ValueError(
-                    "a row of the mask is all zeros: nothing to pool. Give every row a token or a box"
-                )
+                raise ValueError("a row of the mask is all zeros: nothing to pool. Give every row a token or a box")
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=tokens_BND, attention_mask=mask_BN
         )

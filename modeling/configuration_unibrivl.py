@@ -80,6 +80,7 @@ class UniBriVLConfig(VersionedConfig):
         layer_mix_norm (`bool`): normalise each layer's frames before they are averaged.
         text_route (`str`): how a label text meets a sound by default: `"units"` through the language tower, `"native"`
             through `text_config`'s tower, in the image tower's space.
+        temperature (`float`): what scores are divided by before a softmax, in training and in classification.
         freeze_vision_model, freeze_text_model, freeze_audio_model (`bool`): towers that do not train; they stay in
             eval mode too.
         freeze_audio_tower (`bool`): the same for the language tower's backbone alone: its head trains.
@@ -110,6 +111,7 @@ class UniBriVLConfig(VersionedConfig):
     use_layer_mix: bool = True
     layer_mix_norm: bool = False
     text_route: str = "units"
+    temperature: float | int = 0.07  # UniBriVL paper 3.4: BriVL's, fixed
     freeze_audio_model: bool = False
     freeze_audio_tower: bool = False
     freeze_vision_model: bool = True
@@ -154,6 +156,12 @@ class UniBriVLConfig(VersionedConfig):
                 f"the text tower gives {text_width(self.text_config)} numbers and the image tower "
                 f"{self.image_embed_dim}: text_config must be the text tower of the image tower's own space"
             )
+
+    @property
+    def native_dim(self) -> int:
+        """`image_embed_dim`, which is a number once the configuration has been checked."""
+        assert self.image_embed_dim is not None
+        return self.image_embed_dim
 
 
 AutoConfig.register("unibrivl", UniBriVLConfig, exist_ok=True)

@@ -1,7 +1,7 @@
 """The learned average over a tower's layers, summed up while the layers run: they are never stacked.
 
 Hooks on the layers hand their outputs to the mix of the thread's current forward pass. Without gradients one running
-sum is all that is kept. With gradients the layers' outputs are held by reference, which costs nothing: autograd keeps
+sum is all that is kept. Outputs that gradients go through are held by reference, which costs nothing: autograd keeps
 them for the backward pass anyway.
 
 Shapes: B batch, T frames, D hidden, L layers.
@@ -72,7 +72,7 @@ class RunningMix:
         self.taken = 0
         self.last: torch.Tensor | None = None
         self.total: torch.Tensor | None = None
-        self.kept: list[torch.Tensor] = []
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []  # weight and states that gradients go through
 
     def take(self, index: int, states_in_BTD: torch.Tensor, states_out_BTD: torch.Tensor) -> None:
         """The output of layer `index`. Layers that LayerDrop left out passed on what they were given."""
@@ -88,16 +88,16 @@ class RunningMix:
             return last_hidden_BTD
         while self.taken < len(self.weights_L):
             self._add(self.last)
-        if self.gradients:
-            for weight, states_BTD in zip(self.weights_L, self.kept, strict=True):
-                self.total = self._plus(weight, states_BTD)
+        for weight, states_BTD in self.kept:
+            self.total = self._plus(weight, states_BTD)
         return self.total.to(self.last.dtype)
 
     def _add(self, states_BTD: torch.Tensor) -> None:
-        if self.gradients:
-            self.kept.append(states_BTD)
+        weight = self.weights_L[self.taken]
+        if self.gradients and (weight.requires_grad or states_BTD.requires_grad):
+            self.kept.append((weight, states_BTD))
         else:
-            self.total = self._plus(self.weights_L[self.taken], states_BTD)
+            self.total = self._plus(weight, states_BTD)
         self.taken += 1
 
     def _plus(self, weight: torch.Tensor, states_BTD: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,7 @@ def tower_of(config, kind: str, tower: PreTrainedModel | None) -> PreTrainedMode
 class UniBriVLPreTrainedModel(CheckedLoading, PreTrainedModel):
     config: UniBriVLConfig
     main_input_name = "input_values"
-    input_modalities = ("audio", "image", "text")
+    input_modalities: tuple[str, ...] = ("audio", "image", "text")
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # our losses do not divide by num_items_in_batch: the Trainer has to average
     _no_split_modules = ["BriVLLayer"]
@@ -99,9 +99,8 @@ class UniBriVLPreTrainedModel(CheckedLoading, PreTrainedModel):
     @property
     def dtype(self) -> torch.dtype:
         """The widest of all parts: towers may be narrower than the head, and what is saved is loaded in this one."""
-        return reduce(
-            torch.promote_types, {weight.dtype for weight in self.parameters() if weight.is_floating_point()}
-        )
+        dtypes = {weight.dtype for weight in self.parameters() if weight.is_floating_point()}
+        return reduce(torch.promote_types, {dtype for dtype in dtypes if dtype.itemsize > 1} or dtypes)
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
@@ -138,6 +137,9 @@ class UniBriVLAudioModel(UniBriVLPreTrainedModel):
 
     def get_input_embeddings(self):
         return self.tower.get_input_embeddings() if self.reads_units else None
+
+    def set_input_embeddings(self, value):
+        self.tower.set_input_embeddings(value)
 
     @property
     def reads_units(self) -> bool:
@@ -230,8 +232,8 @@ class UniBriVLModel(UniBriVLPreTrainedModel):
         self.text_model = None
         if config.text_config is not None:
             self.text_model = tower_of(config.text_config, "text", text_tower)
-        self.image_to_shared = BriVLProjection(config.image_embed_dim, config.embed_dim)  # f
-        self.audio_to_native = BriVLProjection(config.embed_dim, config.image_embed_dim)  # g
+        self.image_to_shared = BriVLProjection(config.native_dim, config.embed_dim)  # f
+        self.audio_to_native = BriVLProjection(config.embed_dim, config.native_dim)  # g
         self.post_init()
         self.apply_freezing()
 
@@ -269,6 +271,9 @@ class UniBriVLModel(UniBriVLPreTrainedModel):
 
     def get_input_embeddings(self):
         return self.audio_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.audio_model.set_input_embeddings(value)
 
     def project_image(self, native_BV: torch.Tensor) -> torch.Tensor:
         """f: the image tower's embeddings (B, V) in the shared space, (B, E)."""

@@ -56,4 +56,6 @@ def region_features(map_BCHW: torch.Tensor, boxes_BN4: torch.Tensor, image_size:
     down = axis_weights(y1, y2, height, points)
     weights_BNS = (down[..., :, None] * across[..., None, :]).flatten(-2).to(map_BCHW.device)
     with torch.autocast(map_BCHW.device.type, enabled=False):
-        return weights_BNS @ map_BCHW.float().flatten(2).transpose(1, 2)
+        # this way round the map's gradient is contiguous: of the other layout torch's batch normalisation makes wrong
+        # gradients on a CPU, for a single picture
+        return (map_BCHW.float().flatten(2) @ weights_BNS.mT).mT

@@ -7,6 +7,7 @@ Shapes: B batch, S samples, T frames, M mel bands, D hidden, E embedding.
 """
 
 import inspect
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ from .modeling_mel_encoder import MelEncoderModel
 from .modeling_speechlm import SpeechLMModel
 
 # model_type -> class, where AutoModel would not give the tower that is wanted, or not in every version
-TOWERS: dict[str, type] = {
+TOWERS: dict[str, Any] = {
     "speechlm": SpeechLMModel,
     "mel_encoder": MelEncoderModel,
     "brivl_vision": BriVLVisionModel,
@@ -74,7 +75,7 @@ UNMIXED = ("mel_encoder", "sew", "sew-d")  # layers of many widths, or of half t
 UNMASKED = ("audio-spectrogram-transformer", "clap_audio_model")  # encoders of one length, which take no mask
 
 
-def tower_class(config: PreTrainedConfig, kind: str) -> type:
+def tower_class(config: PreTrainedConfig, kind: str) -> Any:
     """The class of a tower; `kind` is "audio", "image" or "text"."""
     model_class = TOWERS.get(config.model_type) or MODEL_MAPPING.get(type(config), None)
     if model_class is None:
@@ -168,7 +169,7 @@ def frame_mask_of(tower: PreTrainedModel, output, frames: int, attention_mask=No
     length = attention_mask.shape[-1]
     if length == frames:
         return attention_mask.long()
-    if hasattr(tower, "_get_feat_extract_output_lengths"):  # HuBERT, wav2vec 2.0 and their kin
+    if hasattr(tower, "_get_feature_vector_attention_mask"):  # HuBERT, wav2vec 2.0 and their kin
         # their own mask calls all frames real where the clip is too short for one
         lengths_B = tower._get_feat_extract_output_lengths(attention_mask.long().sum(-1))
         return (torch.arange(frames, device=lengths_B.device) < lengths_B[:, None]).long()
@@ -235,7 +236,7 @@ def _is_model(source) -> bool:
     return isinstance(source, nn.Module)
 
 
-def _load(model_class: type, source, part: str = "", **kwargs) -> PreTrainedModel:
+def _load(model_class: Any, source, part: str = "", **kwargs) -> PreTrainedModel:
     """From a checkpoint that has every weight of the tower: transformers would draw missing ones and go on."""
     if issubclass(model_class, CheckedLoading):
         return model_class.from_pretrained(source, **kwargs)

@@ -3,116 +3,26 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModel, CLIPVisionConfig
+from PIL import Image
+from tiny_brivl import TEXT, VISION, build, close, embeddings, inputs, pictures, some_boxes, texts
+from transformers import AutoConfig, AutoModel, CLIPVisionConfig, pipeline
 from transformers.models.efficientnet.modeling_efficientnet import EfficientNetModel
 
 from unibrivl.modeling import (
     BRIVL_VISION_PRESETS,
     BriVLConfig,
+    BriVLImageProcessor,
     BriVLModel,
     BriVLTextConfig,
     BriVLTextModel,
     BriVLVisionConfig,
     BriVLVisionModel,
 )
-from unibrivl.modeling import backbone_brivl as backbone
 from unibrivl.modeling.loading_unibrivl import CheckpointMismatch
-from unibrivl.modeling.regions_brivl import grid_boxes, region_features
-
-VISION = {
-    "width_coefficient": 0.1,
-    "depth_coefficient": 0.3,
-    "hidden_size": 128,
-    "image_size": 96,
-    "num_sa_layers": 2,
-    "sa_intermediate_size": 48,
-}
-TEXT = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 40,
-    "max_position_embeddings": 20,
-    "max_length": 12,
-    "num_sa_layers": 2,
-    "sa_intermediate_size": 48,
-}
-
-
-def _literal():
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "literal_brivl.py"
-    spec = importlib.util.spec_from_file_location("literal_brivl", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-literal = _literal()
-
-
-def build(cls=BriVLModel, seed=0, **fields):
-    """A tiny model as if trained: its normalisations have seen pictures, its layers tell their inputs apart."""
-    torch.manual_seed(seed)
-    config = {BriVLVisionModel: VISION, BriVLTextModel: {**TEXT, "projection_dim": 128}}.get(cls)
-    if config is None:
-        model = cls(BriVLConfig(vision_config=VISION, text_config=TEXT))
-    else:
-        model = cls(cls.config_class(**{**config, **fields}))
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(module.weight, 1, 0.1)
-            torch.nn.init.normal_(module.bias, 0, 0.1)
-            module.momentum = None  # a plain average, over the one batch that follows
-        elif isinstance(module, torch.nn.Linear):
-            torch.nn.init.normal_(module.weight, 0, module.in_features**-0.5)
-            torch.nn.init.normal_(module.bias, 0, 0.1)
-    if cls is not BriVLTextModel:
-        tower = model if cls is BriVLVisionModel else model.vision_model
-        with torch.no_grad():
-            tower.train().backbone(pictures(4, seed=9))
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = 0.1
-    return model.eval()
-
-
-def pictures(number=3, side=96, seed=1):
-    return torch.randn(number, 3, side, side, generator=torch.Generator().manual_seed(seed))
-
-
-def texts():
-    """Ids and mask of three texts of 12, 5 and 8 tokens, padded to 12."""
-    ids = torch.randint(5, 60, (3, 12), generator=torch.Generator().manual_seed(2))
-    mask = (torch.arange(12) < torch.tensor([12, 5, 8])[:, None]).long()
-    return ids * mask, mask
-
-
-def inputs(cls):
-    ids, mask = texts()
-    return {
-        BriVLVisionModel: {"pixel_values": pictures()},
-        BriVLTextModel: {"input_ids": ids, "attention_mask": mask},
-        BriVLModel: {"pixel_values": pictures(), "input_ids": ids, "attention_mask": mask},
-    }[cls]
-
-
-def embeddings(output):
-    """All embeddings of an output, one below the other."""
-    if hasattr(output, "pooler_output"):
-        return output.pooler_output
-    return torch.cat([output.image_embeds, output.text_embeds])
-
-
-def close(ours, other, atol=1e-5):
-    torch.testing.assert_close(ours, other, atol=atol, rtol=0)
-
 
 CLASSES = [BriVLVisionModel, BriVLTextModel, BriVLModel]
 
@@ -241,13 +151,6 @@ def test_a_batch_equals_its_rows(attention, gradients):
     close(together.image_embeds.norm(dim=-1), torch.ones(3))
 
 
-def some_boxes(side=96):
-    """Boxes (3, 5, 4) inside and across the border of a picture, and their mask with 5, 2 and 3 real rows."""
-    generator = torch.Generator().manual_seed(3)
-    corners = (torch.rand(3, 5, 2, 2, generator=generator) * 1.2 - 0.1).sort(dim=2).values * side
-    return corners.flatten(2), (torch.arange(5) < torch.tensor([5, 2, 3])[:, None]).long()
-
-
 def test_eager_equals_sdpa_and_gives_what_was_asked_for():
     model = build()
     boxes, box_mask = some_boxes()
@@ -292,105 +195,6 @@ def test_the_grid_is_what_comes_without_boxes(side, patches):
         assert output.regions.shape == (2, patches**2 + 1, 128)
         for explicit in (boxes, boxes.expand(2, -1, -1), boxes.float()):
             close(model(pictures(2, side), explicit).projection, output.projection)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("side", [2, 3, 12, 15])
-@pytest.mark.parametrize("points", [1, 4])
-def test_regions_equal_sampling_every_point(dtype, side, points):
-    """Weights for rows and columns against an affine grid, bilinear samples, a 1x1 convolution and a mean."""
-    model = build(BriVLVisionModel, roi_grid_size=points)
-    generator = torch.Generator().manual_seed(side)
-    map_BCHW = torch.randn(2, 128, side, side, generator=generator)
-    corners = (torch.rand(2, 30, 2, 2, generator=generator) * 1.4 - 0.2) * 32 * side
-    boxes = torch.cat([corners.flatten(2), grid_boxes(32 * side, 6).expand(2, -1, -1)], dim=1).to(dtype)
-    with torch.no_grad():
-        ours = model.region_projection(region_features(map_BCHW, boxes, 32 * side, points))
-        close(ours, literal.literal_regions(model, map_BCHW, boxes, 32 * side), 2e-5)
-
-
-def test_positions_of_regions_are_never_rounded_to_bfloat16():
-    """A bfloat16 map is read at float32 positions, which the model's own dtype must not change."""
-    map_BCHW = torch.randn(1, 128, 12, 12, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    boxes = grid_boxes(380, 6)
-    exact = region_features(map_BCHW.float(), boxes, 380, 4)
-    assert torch.equal(region_features(map_BCHW, boxes, 380, 4), exact) and exact.dtype == torch.float32
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(region_features(map_BCHW, boxes, 380, 4), exact)
-    assert (region_features(map_BCHW, boxes.to(torch.bfloat16), 380, 4) - exact).abs().max() > 1e-3
-
-
-def test_the_tower_equals_its_literal_form():
-    model = build(BriVLVisionModel)
-    with torch.no_grad():
-        for form in (literal.literal_embedding, literal.literal_embedding_each):
-            close(model(pictures(5, 131)).projection, form(model, pictures(5, 131)), 1e-4)
-
-
-# ---- the CNN's second form ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("piece_bytes", [1, 60_000, 10**9])
-@pytest.mark.parametrize("side", [64, 97])
-def test_the_folded_cnn_equals_transformers(piece_bytes, side, monkeypatch):
-    """Folded, channels last and in pieces of one, some or all pictures, against the modules one after the other."""
-    monkeypatch.setattr(backbone, "PIECE_BYTES", piece_bytes)
-    model = build(BriVLVisionModel)
-    pixels = pictures(5, side)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with torch.no_grad():
-        assert backbone.can_fold(model.backbone, pixels)
-        ours, other = model.backbone(pixels), literal.literal_map(model, pixels)
-    close(ours, other, 2e-5 * float(other.abs().max()))
-    assert torch.equal(pixels, pictures(5, side)), "the pictures were written on"
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def add_hook(model):
-    model.encoder.blocks[1].expansion.expand_conv.register_forward_hook(lambda module, inputs, output: 2 * output)
-
-
-def wrap(model):
-    layer = model.encoder.blocks[1].expansion
-    layer.expand_conv = torch.nn.Sequential(layer.expand_conv)
-
-
-def parametrize(model):
-    torch.nn.utils.parametrizations.weight_norm(model.encoder.top_conv)
-
-
-def train_one_norm(model):
-    model.encoder.blocks[0].depthwise_conv.depthwise_norm.train()
-
-
-def replace_forward(model):
-    model.encoder.top_conv.forward = lambda states: torch.nn.functional.conv2d(
-        states, 2 * model.encoder.top_conv.weight
-    )
-
-
-@pytest.mark.parametrize("change", [add_hook, wrap, parametrize, train_one_norm, replace_forward])
-def test_a_cnn_that_somebody_changed_runs_as_changed(change):
-    """Adapters, hooks, offloading: the second form would pass them by, so it steps aside."""
-    model = build(BriVLVisionModel)
-    change(model.backbone)
-    with torch.no_grad():
-        assert not backbone.can_fold(model.backbone, pictures())
-        ours = copy.deepcopy(model).backbone(pictures())
-        assert torch.equal(ours, literal.literal_map(model, pictures()))
-
-
-def test_the_folded_cnn_is_for_float32_without_gradients():
-    model, pixels = build(BriVLVisionModel), pictures()
-    assert not backbone.can_fold(model.backbone, pixels)
-    with torch.no_grad():
-        assert not backbone.can_fold(model.backbone, pixels.double())
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert not backbone.can_fold(model.backbone, pixels)
-    for parameter in model.parameters():
-        parameter.requires_grad = False
-    assert backbone.can_fold(model.backbone, pixels)  # a frozen tower
-    assert not backbone.can_fold(model.backbone, pixels.requires_grad_())
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
@@ -488,6 +292,15 @@ def test_the_pair_runs_either_half():
     assert torch.equal(pair.logits_per_text, pair.logits_per_image.t()) and pair.logits_per_text.shape == (3, 3)
     assert isinstance(model(pictures(), ids, mask, return_dict=False), tuple)
     assert isinstance(model.vision_model(pictures(), return_dict=False), tuple)
+
+
+def test_transformers_pipeline_gives_the_embedding(tmp_path):
+    model, processor = build(BriVLVisionModel), BriVLImageProcessor(size=96)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    picture = Image.effect_noise((120, 90), 60).convert("RGB")
+    embedding = torch.tensor(pipeline("image-feature-extraction", model=str(tmp_path), pool=True)(picture))
+    close(embedding, model(**processor(picture, return_tensors="pt")).pooler_output.detach())
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

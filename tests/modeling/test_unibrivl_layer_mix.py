@@ -374,10 +374,23 @@ def test_a_tower_alone_runs_as_ever():
 def test_a_mix_of_other_layers_than_it_has_weights_for():
     """What the hooks make impossible is not summed in silence."""
     mix = RunningMix(torch.ones(2) / 2, 0, False)
-    for index in range(3):
+    for index in range(2):
         mix.take(index, torch.ones(1, 2, 3), torch.ones(1, 2, 3))
-    with pytest.raises(ValueError, match="shorter|longer"):
-        mix.result(torch.ones(1, 2, 3))
+    with pytest.raises(IndexError):
+        mix.take(2, torch.ones(1, 2, 3), torch.ones(1, 2, 3))
+
+
+def test_only_layers_that_gradients_go_through_are_kept():
+    """A frozen tower under fixed weights streams even where gradients are on; the sum is the same."""
+    frozen, learned = torch.ones(1, 2, 3), torch.full((1, 2, 3), 3.0, requires_grad=True)
+    mix = RunningMix(torch.tensor([0.25, 0.75]), 0, False)
+    mix.take(0, frozen, frozen)
+    mix.take(1, frozen, learned)
+    assert len(mix.kept) == 1
+    total = mix.result(frozen)
+    assert torch.equal(total.detach(), torch.full((1, 2, 3), 2.5))
+    total.sum().backward()
+    assert torch.equal(learned.grad, torch.full((1, 2, 3), 0.75))
 
 
 # ---- torch.compile --------------------------------------------------------------------------------------------------
