@@ -7,6 +7,8 @@ from .configuration_unibrivl import UNIBRIVL_PRESETS, UniBriVLConfig
 from .feature_extraction_mel_encoder import MelEncoderFeatureExtractor
 from .feature_extraction_speechlm import SpeechLMFeatureExtractor
 from .image_processing_brivl import BRIVL_IMAGE_PRESETS, BriVLImageProcessor, detector_boxes
+from .matcher_pe_av import FramePreparation, PEAVMatcher
+from .matcher_unibrivl import CLIPMatcher, Matcher, MatcherBase, UniBriVLMatcher
 from .modeling_brivl import BriVLModel, BriVLTextModel, BriVLVisionModel
 from .modeling_mel_encoder import MelEncoderModel
 from .modeling_speechlm import SpeechLMForCTC, SpeechLMModel
@@ -29,9 +31,14 @@ __all__ = [
     "BriVLTextModel",
     "BriVLVisionConfig",
     "BriVLVisionModel",
+    "CLIPMatcher",
+    "FramePreparation",
+    "Matcher",
+    "MatcherBase",
     "MelEncoderConfig",
     "MelEncoderFeatureExtractor",
     "MelEncoderModel",
+    "PEAVMatcher",
     "SpeechLMConfig",
     "SpeechLMFeatureExtractor",
     "SpeechLMForCTC",
@@ -42,6 +49,7 @@ __all__ = [
     "UniBriVLConfig",
     "UniBriVLForAudioCaptioning",
     "UniBriVLForAudioClassification",
+    "UniBriVLMatcher",
     "UniBriVLModel",
     "UniBriVLProcessor",
     "detector_boxes",

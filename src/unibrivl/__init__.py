@@ -14,6 +14,9 @@ __version__ = "0.1.0.dev0"
 # public name -> the module that defines it
 _LAZY = {
     "Waveform": "unibrivl.audio",
+    "Embedder": "unibrivl.embedder",
+    "Embeddings": "unibrivl.embedder",
+    "load": "unibrivl.embedder",
     "load_audio": "unibrivl.audio",
     "read_blocks": "unibrivl.audio",
     "split_windows": "unibrivl.audio",
@@ -45,6 +48,7 @@ __all__ = ["__version__", *_LAZY]  # noqa: PLE0604  (names are resolved by __get
 
 if TYPE_CHECKING:
     from unibrivl.audio import Waveform, load_audio, read_blocks, split_windows
+    from unibrivl.embedder import Embedder, Embeddings, load
     from unibrivl.modeling import (
         BriVLConfig,
         BriVLImageProcessor,
