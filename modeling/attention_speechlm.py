@@ -15,7 +15,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .front_end_speechlm import each_clip
+from .packing_speechlm import are_short, packed, unpacked
 
 # OURS: queries a CPU attends with at once; their bias, 8 MB at 15 s, is all that ever exists of it
 QUERY_BLOCK = 256
@@ -30,10 +30,10 @@ def relative_bias(query_BHQd: torch.Tensor, table_Rd: torch.Tensor, first: int, 
     """
     batch, heads, queries, _ = query_BHQd.shape
     half = table_Rd.shape[0] // 2
-    scores_BHQR = query_BHQd @ table_Rd.flip(0).t()  # column c is the distance j - i = c + 1 - half
     before = first + queries - half  # columns missing on the left, down to j - i = -(first + queries - 1)
     after = frames - 1 - first - half  # and on the right, up to j - i = frames - 1 - first
-    scores_BHQR = scores_BHQR[..., max(0, -before) : 2 * half - max(0, -after)]
+    used_Rd = table_Rd.flip(0)[max(0, -before) : 2 * half - max(0, -after)]
+    scores_BHQR = query_BHQd @ used_Rd.t()  # of all rows, column c is the distance j - i = c + 1 - half
     left = scores_BHQR[..., :1].expand(-1, -1, -1, max(0, before))
     right = scores_BHQR[..., -1:].expand(-1, -1, -1, max(0, after))
     wide = torch.cat([left, scores_BHQR, right], dim=-1)  # rows of frames + queries - 1 numbers
@@ -72,7 +72,10 @@ class SpeechLMRelativePositions(nn.Module):
 
 
 class SpeechLMAttention(nn.Module):
-    """Self-attention over (B, T, D); `table_Rd` holds the relative positions, `padding_BT` is True where padded."""
+    """Self-attention over (B, T, D); `table_Rd` holds the relative positions, `padding_BT` is True where padded.
+
+    With `lengths` the input is (1, N, D), the clips' frames end to end, and each clip attends to itself alone.
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -86,16 +89,31 @@ class SpeechLMAttention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden_states, table_Rd, padding_BT=None, **kwargs):
-        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query, key, value = (
-            linear(hidden_states).view(shape).transpose(1, 2) for linear in (self.q_proj, self.k_proj, self.v_proj)
-        )
+    def forward(self, hidden_states, table_Rd, padding_BT=None, lengths=None, **kwargs):
+        projected = [linear(hidden_states) for linear in (self.q_proj, self.k_proj, self.v_proj)]
+        if lengths is None:
+            output, weights = self._attend(*projected, table_Rd, padding_BT, **kwargs)
+        else:
+            output, weights = self._attend_within(projected, table_Rd, lengths, **kwargs), None
+        return self.out_proj(output), weights
+
+    def _attend_within(self, projected, table_Rd, lengths: list[int], **kwargs):
+        if are_short(lengths):
+            width = max(lengths)
+            rows = [unpacked(one, lengths, width) for one in projected]
+            padding_BT = torch.arange(width) >= torch.tensor(lengths)[:, None]
+            return packed(self._attend(*rows, table_Rd, padding_BT, **kwargs)[0], lengths)
+        clips = zip(*(one.split(lengths, dim=1) for one in projected), strict=True)
+        return torch.cat([self._attend(*clip, table_Rd, None, **kwargs)[0] for clip in clips], dim=1)
+
+    def _attend(self, query, key, value, table_Rd, padding_BT, **kwargs):
+        shape = query.shape
+        query, key, value = (one.view(*shape[:-1], -1, self.head_dim).transpose(1, 2) for one in (query, key, value))
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        outputs, frames = [], hidden_states.shape[1]
-        step = self._queries_at_once(hidden_states)
+        outputs, frames = [], shape[1]
+        step = self._queries_at_once(query)
         for first in range(0, frames, step):
             query_BHQd = query[:, :, first : first + step]
             bias_BHQT = relative_bias(query_BHQd * self.scaling, table_Rd.to(query.dtype), first, frames)
@@ -113,13 +131,13 @@ class SpeechLMAttention(nn.Module):
             )
             outputs.append(output)
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-        return self.out_proj(output.reshape(hidden_states.shape)), weights
+        return output.reshape(shape), weights
 
-    def _queries_at_once(self, hidden_states) -> int:
+    def _queries_at_once(self, query_BHTd) -> int:
         """All of them, but QUERY_BLOCK on a CPU without gradients: the T x T bias never exists."""
-        in_blocks = self.config._attn_implementation == "sdpa" and hidden_states.device.type == "cpu"
+        in_blocks = self.config._attn_implementation == "sdpa" and query_BHTd.device.type == "cpu"
         if not in_blocks or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return max(1, hidden_states.shape[1])
+            return max(1, query_BHTd.shape[2])
         return QUERY_BLOCK
 
 
@@ -150,13 +168,16 @@ class SpeechLMLayer(GradientCheckpointingLayer):
             self.norm_k = nn.LayerNorm(self.attention.head_dim, eps=config.layer_norm_eps)
 
     def forward(self, hidden_states, table_Rd, padding_BT=None, lengths=None, **kwargs):
-        return each_clip(lambda clips: self._transform(clips, table_Rd, padding_BT, **kwargs), hidden_states, lengths)
+        if lengths is None:
+            return self._transform(hidden_states, table_Rd, padding_BT, **kwargs)
+        frames = packed(hidden_states, lengths)
+        return unpacked(self._transform(frames, table_Rd, lengths=lengths, **kwargs), lengths, hidden_states.shape[1])
 
-    def _transform(self, hidden_states, table_Rd, padding_BT, **kwargs):
+    def _transform(self, hidden_states, table_Rd, *where, **kwargs):
         if self.pre_norm:
-            attended = self.attention(self.layer_norm(hidden_states), self.norm_k(table_Rd), padding_BT, **kwargs)[0]
+            attended = self.attention(self.layer_norm(hidden_states), self.norm_k(table_Rd), *where, **kwargs)[0]
             hidden_states = hidden_states + self.dropout(attended)
             return hidden_states + self.dropout(self.feed_forward(self.final_layer_norm(hidden_states)))
-        attended = self.attention(hidden_states, table_Rd, padding_BT, **kwargs)[0]
+        attended = self.attention(hidden_states, table_Rd, *where, **kwargs)[0]
         hidden_states = self.layer_norm(hidden_states + self.dropout(attended))
         return self.final_layer_norm(hidden_states + self.dropout(self.feed_forward(hidden_states)))

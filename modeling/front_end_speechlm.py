@@ -7,18 +7,22 @@ The parameters are transformers' Hubert front end; the arithmetic is arranged fo
   folded into the weights of the first convolution, whose 32 kHz x 512 output is then written once instead of thrice.
 - After that every layer is local in time: frames are computed time-major, each convolution a plain matrix product on a
   strided view, and without gradients in blocks that stay in the processor's cache.
-- Clips of different length pass at their own length. Padding is never computed, so it cannot change a clip.
+- Clips of different length pass at their own length, short ones side by side in one block. Padding is never computed,
+  so it cannot change a clip.
 
 Shapes: B batch, S samples, T frames, C channels, K kernel.
 """
 
+from functools import partial
+
 import torch
-from torch import nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers.models.hubert.modeling_hubert import HubertFeatureEncoder
 
-# OURS: frames per block on a CPU without gradients; 100 frames are 13 MB after the first layer (fastest of 10 to 500)
-BLOCK_FRAMES = 100
+from .packing_speechlm import each_clip
+
+# OURS: numbers after the first layer in a block on a CPU without gradients: 13 MB, 100 frames of Base (fastest of 10
+# to 500)
+BLOCK_NUMBERS = 100 * 64 * 512
 
 
 def num_frames(num_samples: int, config) -> int:
@@ -66,18 +70,6 @@ def clips_at_start(samples_BS: torch.Tensor, attention_mask_BS: torch.Tensor, co
     return samples_BS, real_BS, lengths
 
 
-def each_clip(function, inputs, lengths: list[int] | None):
-    """`function` on every clip of a right-padded batch at the clip's own length; zeros where the batch was padded.
-
-    Without lengths the batch goes through at once. On a processor a clip at a time is no slower than a batch, and the
-    padding, often a third of a batch of real clips, is never computed.
-    """
-    if lengths is None or min(lengths) == inputs.shape[1]:
-        return function(inputs)
-    rows = [function(row[None, :length])[0] for row, length in zip(inputs, lengths, strict=True)]
-    return pad_sequence(rows, batch_first=True)
-
-
 def tap_matrices(weight_OCK: torch.Tensor, stride: int) -> list[torch.Tensor]:
     """The matrices that `strided_conv` multiplies: the kernel's taps in groups of `stride`, each (taps * C, O)."""
     groups = weight_OCK.split(stride, dim=2)
@@ -117,45 +109,74 @@ class SpeechLMFeatureEncoder(HubertFeatureEncoder):
 
     def forward(self, input_values_BS: torch.Tensor, lengths: list[int] | None = None) -> torch.Tensor:
         """`lengths` are the samples of each clip; None computes every row at full length, padding included."""
-        frames_BTC = each_clip(self._frames, input_values_BS, lengths)
-        missing = num_frames(input_values_BS.shape[1], self.config) - frames_BTC.shape[1]
-        return nn.functional.pad(frames_BTC, (0, 0, 0, missing)) if missing else frames_BTC
-
-    def _frames(self, samples_BS: torch.Tensor) -> torch.Tensor:
-        samples_BS, first_weight, first_bias = self._first_layer(samples_BS)
         matrices = [
             tap_matrices(layer.conv.weight, stride)
             for layer, stride in zip(self.conv_layers[1:], self.config.conv_stride[1:], strict=True)
         ]
-        if not self._in_blocks(samples_BS):
-            return self._convolve(samples_BS, first_weight, first_bias, matrices)
-        hop, field = self.config.frame_hop, self.config.frame_field
-        frames = num_frames(samples_BS.shape[1], self.config)
-        out_BTC = samples_BS.new_empty(len(samples_BS), frames, self.config.conv_dim[-1])
-        buffers = self._block_buffers(samples_BS, min(frames, BLOCK_FRAMES))
-        for row in range(len(samples_BS)):
-            own = row if first_weight.dim() == 3 else slice(None)  # GroupNorm gives each clip weights of its own
-            weight, bias = first_weight[own], first_bias[own] if first_bias is not None else None
-            for start in range(0, frames, BLOCK_FRAMES):
-                end = min(start + BLOCK_FRAMES, frames)
-                samples = samples_BS[row, None, start * hop : (end - 1) * hop + field]
-                out_BTC[row, start:end] = self._convolve(samples, weight, bias, matrices, buffers)[0]
-        return out_BTC
+        width = input_values_BS.shape[1]
+        if self._in_blocks(input_values_BS):
+            return self._frames_in_blocks(input_values_BS, lengths or [width] * len(input_values_BS), matrices)
+        if lengths is None or min(lengths) == width:
+            return self._frames(input_values_BS, matrices)
+        frames_of = partial(self._frames, matrices=matrices)
+        return each_clip(frames_of, input_values_BS, lengths, num_frames(width, self.config))
+
+    def _frames(self, samples_BS: torch.Tensor, matrices: list[list[torch.Tensor]]) -> torch.Tensor:
+        samples_BS, weight, bias = self._first_layer(samples_BS)
+        hidden_BTC = samples_BS.unfold(1, self.config.conv_kernel[0], self.config.conv_stride[0]) @ weight
+        if bias is not None:
+            hidden_BTC = hidden_BTC + (bias if bias.dim() == 1 else bias[:, None])
+        return self._following_layers(hidden_BTC, matrices)
 
     def _in_blocks(self, samples_BS) -> bool:
         """Blocks with buffers: on a CPU, when nothing records gradients, compiles, or casts on the way."""
         eager = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
         return eager and samples_BS.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
-    def _block_buffers(self, samples_BS, frames: int) -> list[torch.Tensor]:
+    def _frames_in_blocks(self, samples_BS, lengths: list[int], matrices) -> torch.Tensor:
+        """Clip after clip, long ones in pieces, short ones together, as many frames at once as the cache holds."""
+        config = self.config
+        kernel, stride = config.conv_kernel[0], config.conv_stride[0]
+        hop = config.frame_hop // stride  # rows of the first layer from one frame to the next
+        more = -(-(config.frame_field - kernel + stride) // config.frame_hop) - 1  # room, in frames, at a piece's end
+        frames = [num_frames(length, config) for length in lengths]
+        most = min(max(1, BLOCK_NUMBERS // (hop * max(config.conv_dim))), sum(frames) + more * len(frames))
+        out_BTC = samples_BS.new_zeros(len(lengths), num_frames(samples_BS.shape[1], config), config.conv_dim[-1])
+        buffers = self._block_buffers(samples_BS, (most + more) * hop)
+        block: list[tuple[int, torch.Tensor]] = []  # where in the buffers a piece begins, and where its frames go
+        taken = 0
+        for row, length in enumerate(lengths):
+            clip_1S, weight, bias = self._first_layer(samples_BS[row : row + 1, :length])
+            windows_TK = clip_1S[0].unfold(0, kernel, stride)
+            weight, bias = weight[-1] if weight.dim() == 3 else weight, bias if bias is None else bias.reshape(-1)
+            for start in range(0, frames[row], most):
+                end = min(start + most, frames[row])
+                if block and taken + end - start > most:
+                    self._finish_block(block, taken * hop, matrices, buffers)
+                    block, taken = [], 0
+                rows_TK = windows_TK[start * hop : (end + more) * hop]
+                first_TC = buffers[0][taken * hop : taken * hop + len(rows_TK)]
+                torch.mm(rows_TK, weight, out=first_TC)
+                if bias is not None:
+                    first_TC.add_(bias)
+                block.append((taken, out_BTC[row, start:end]))
+                taken += end - start + more
+        if block:
+            self._finish_block(block, taken * hop, matrices, buffers)
+        return out_BTC
+
+    def _finish_block(self, block, rows: int, matrices, buffers) -> None:
+        """The other layers, once for all pieces of a block; the frames that see two pieces are left out."""
+        frames_TC = self._following_layers(buffers[0][None, :rows], matrices, buffers)[0]
+        for begin, target_TC in block:
+            target_TC.copy_(frames_TC[begin : begin + len(target_TC)])
+
+    def _block_buffers(self, samples_BS, rows: int) -> list[torch.Tensor]:
         """One output buffer a layer, written again for every block: fresh memory costs more than the arithmetic."""
-        size = (frames - 1) * self.config.frame_hop + self.config.frame_field
-        buffers = []
-        for kernel, stride, channels in zip(
-            self.config.conv_kernel, self.config.conv_stride, self.config.conv_dim, strict=True
-        ):
-            size = (size - kernel) // stride + 1
-            buffers.append(samples_BS.new_empty(size, channels))
+        buffers = [samples_BS.new_zeros(rows, self.config.conv_dim[0])]
+        for channels, stride in zip(self.config.conv_dim[1:], self.config.conv_stride[1:], strict=True):
+            rows = rows // stride
+            buffers.append(samples_BS.new_empty(rows, channels))
         return buffers
 
     def _first_layer(self, samples_BS):
@@ -177,29 +198,20 @@ class SpeechLMFeatureEncoder(HubertFeatureEncoder):
         weight_BKC = weight_CK.t() * scale_BC[:, None]
         return samples_BS, weight_BKC.to(samples_BS.dtype), bias_BC.to(samples_BS.dtype)
 
-    def _convolve(self, samples_BS, first_weight, first_bias, matrices, buffers=None):
-        """All layers; with `buffers` (one clip, no gradients) each layer's result overwrites its buffer."""
-        windows_BTK = samples_BS.unfold(1, self.config.conv_kernel[0], self.config.conv_stride[0])
-        if buffers is None:
-            hidden_BTC = windows_BTK @ first_weight
-            if first_bias is not None:
-                hidden_BTC = hidden_BTC + (first_bias if first_bias.dim() == 1 else first_bias[:, None])
-        else:
-            hidden_TC = buffers[0][: windows_BTK.shape[1]]
-            torch.mm(windows_BTK[0], first_weight, out=hidden_TC)
-            hidden_BTC = (hidden_TC if first_bias is None else hidden_TC.add_(first_bias))[None]
+    def _following_layers(self, hidden_BTC, matrices, buffers=None):
+        """From the first convolution's result on; with `buffers` each layer's result overwrites its buffer."""
+        normalised = self.config.feat_extract_norm == "layer"
+        in_place = buffers is not None and self.config.feat_extract_activation == "gelu"
+        shapes = list(zip(self.config.conv_kernel, self.config.conv_stride, strict=True))
         for index, layer in enumerate(self.conv_layers):
             if index > 0:
-                kernel, stride = self.config.conv_kernel[index], self.config.conv_stride[index]
+                kernel, stride = shapes[index]
                 frames = (hidden_BTC.shape[1] - kernel) // stride + 1
                 out = None if buffers is None else buffers[index][:frames]
                 hidden_BTC = strided_conv(hidden_BTC, matrices[index - 1], kernel, stride, out)
                 if layer.conv.bias is not None:
                     hidden_BTC = hidden_BTC + layer.conv.bias
-            if self.config.feat_extract_norm == "layer":
+            if normalised:
                 hidden_BTC = layer.layer_norm(hidden_BTC)
-            if buffers is not None and self.config.feat_extract_activation == "gelu":
-                hidden_BTC = torch.ops.aten.gelu_(hidden_BTC)
-            else:
-                hidden_BTC = layer.activation(hidden_BTC)
+            hidden_BTC = torch.ops.aten.gelu_(hidden_BTC) if in_place else layer.activation(hidden_BTC)
         return hidden_BTC

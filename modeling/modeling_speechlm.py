@@ -26,9 +26,10 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .attention_speechlm import SpeechLMAttention, SpeechLMLayer, SpeechLMRelativePositions
 from .configuration_speechlm import SpeechLMConfig
-from .front_end_speechlm import SpeechLMFeatureEncoder, clips_at_start, each_clip, frame_mask
+from .front_end_speechlm import SpeechLMFeatureEncoder, clips_at_start, frame_mask
 from .loading_unibrivl import CheckedLoading
 from .outputs_speechlm import SpeechLMModelOutput
+from .packing_speechlm import are_short, each_clip
 
 
 class SpeechLMEncoder(nn.Module):
@@ -50,7 +51,11 @@ class SpeechLMEncoder(nn.Module):
 
     def forward(self, hidden_states_BTD, mask_BT=None, **kwargs):
         lengths = clip_frames(mask_BT, self.config)
-        hidden_states_BTD = hidden_states_BTD + each_clip(self.pos_conv_embed, hidden_states_BTD, lengths)
+        width = hidden_states_BTD.shape[1]
+        if lengths is None or are_short(lengths) or min(lengths) == width:  # padded with zeros, as at a clip's own end
+            hidden_states_BTD = hidden_states_BTD + self.pos_conv_embed(hidden_states_BTD)
+        else:
+            hidden_states_BTD = hidden_states_BTD + each_clip(self.pos_conv_embed, hidden_states_BTD, lengths, width)
         if not self.config.do_stable_layer_norm:
             hidden_states_BTD = self.layer_norm(hidden_states_BTD)
         hidden_states_BTD = run_layers(self, self.dropout(hidden_states_BTD), mask_BT, **kwargs)
@@ -99,6 +104,8 @@ class SpeechLMSharedEncoder(nn.Module):
 def run_layers(encoder, hidden_states_BTD, mask_BT, **kwargs):
     lengths = clip_frames(mask_BT, encoder.config)
     padding_BT = ~mask_BT if mask_BT is not None and lengths is None else None
+    if lengths is not None and min(lengths) == hidden_states_BTD.shape[1]:  # nothing is padded
+        lengths = None
     table_Rd = encoder.relative_positions.pe_k.weight
     for layer in encoder.layers:
         if encoder.training and encoder.config.layerdrop > 0 and torch.rand(()) < encoder.config.layerdrop:

@@ -104,13 +104,17 @@ def test_towers_in_which_padding_leaks_get_batches_of_one_length():
     assert np.abs(batched - leaking.encode_audio(ragged, source_rate_hz=RATE).vectors).max() > 1e-3
 
 
-def test_batches_of_one_length():
-    pieces = [sounds.Piece(0, np.zeros(length), 0, 1) for length in (3, 5, 3, 3, 5)]
-    assert list(sounds.batches(pieces, 2, "length")) == [[1, 4], [0, 2], [3]]
-    assert list(sounds.batches(pieces, 2, "padding")) == [[1, 4], [0, 2], [3]]
-    nearly = [sounds.Piece(0, np.zeros(length), 0, 1) for length in (100, 95, 91, 80, 79)]
-    assert list(sounds.batches(nearly, 16, "padding")) == [[0, 1, 2], [3, 4]]
-    assert list(sounds.batches(nearly, 16, "length")) == [[0], [1], [2], [3], [4]]
+def test_batches_end_at_their_number_their_seconds_and_their_padding():
+    def batches(lengths, *limits):
+        pieces = [sounds.Piece(0, np.zeros(length), 0, 1) for length in lengths]
+        return list(sounds.batches(pieces, *limits))
+
+    assert batches((3, 5, 3, 3, 5), 2, 100, "length") == [[1, 4], [0, 2], [3]]
+    assert batches((3, 5, 3, 3, 5), 2, 100, "padding") == [[1, 4], [0, 2], [3]]
+    nearly = (100, 80, 70, 50, 40)  # half a second of padding is 50 samples
+    assert batches(nearly, 16, 100, "padding") == [[0, 1, 2], [3, 4]]
+    assert batches(nearly, 16, 100, "length") == [[0], [1], [2], [3], [4]]
+    assert batches((100, 100, 100, 10), 16, 100, "padding", 2.0) == [[0, 1], [2], [3]]
 
 
 def test_windows_longer_than_the_extractor_hears_are_refused_and_never_the_default():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCTC, AutoModelForPreTraining
 from transformers.models.hubert.modeling_hubert import HubertFeatureEncoder
 
-from unibrivl.modeling import SpeechLMConfig, SpeechLMForCTC, SpeechLMForPreTraining, SpeechLMModel
+from unibrivl.modeling import SpeechLMConfig, SpeechLMForCTC, SpeechLMForPreTraining, SpeechLMModel, front_end_speechlm
 from unibrivl.modeling.attention_speechlm import relative_bias
 from unibrivl.modeling.front_end_speechlm import frame_mask, num_frames
 from unibrivl.modeling.masking_speechlm import align_labels, sample_spans
@@ -113,6 +113,38 @@ def test_a_padded_clip_equals_the_clip_alone(attention, gradients, tiny_config, 
                 close(ours[row, :frames], other[0])
             close(together.last_hidden_state[row, :frames], alone.last_hidden_state[0])
             close(together.extract_features[row, :frames], alone.extract_features[0])
+
+
+@pytest.mark.parametrize("seconds", [(0.5, 0.3, 0.4), (3.0, 0.3, 2.7)])
+def test_clips_beside_longer_padding_than_any_of_them(seconds, tiny_config):
+    """padding="max_length": short clips on the padded batch and long ones at their own length, 49 frames or 249."""
+    lengths = [int(16000 * one) for one in seconds]
+    samples = torch.zeros(3, 5 * 16000)
+    mask = torch.zeros(3, 5 * 16000, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        samples[row, :length] = 0.1 * torch.randn(length, generator=torch.Generator().manual_seed(row))
+        mask[row, :length] = 1
+    model = build(SpeechLMModel, tiny_config)
+    with torch.no_grad():
+        together = model(samples, mask)
+        assert together.last_hidden_state.shape[1] == 249
+        for row, length in enumerate(lengths):
+            alone = model(samples[row : row + 1, :length]).last_hidden_state[0]
+            close(together.last_hidden_state[row, : len(alone)], alone)
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 7, 1000])
+def test_blocks_of_the_front_end_do_not_show(blocks, tiny_config, clips, monkeypatch):
+    """However many frames a block holds, across clips or within one, the frames are those of the whole clip."""
+    samples, mask, lengths = clips
+    model = build(SpeechLMModel, tiny_config).feature_extractor
+    wanted = [model(samples[row : row + 1, :length])[0] for row, length in enumerate(lengths)]
+    monkeypatch.setattr(front_end_speechlm, "BLOCK_NUMBERS", blocks * 64 * max(tiny_config.conv_dim))
+    with torch.no_grad():
+        frames_BTC = model(samples, lengths)
+    for row, alone in enumerate(wanted):
+        close(frames_BTC[row, : len(alone)], alone)
+        assert not frames_BTC[row, len(alone) :].any()
 
 
 def test_a_clip_may_stand_anywhere_in_its_row(tiny_config, clips):
