@@ -128,7 +128,10 @@ class Embedder:
         waiting = {piece.source: 0 for piece in pieces}
         for piece in pieces:
             waiting[piece.source] += 1
-        for batch in sounds.batches(pieces, self.batch_size, self.matcher.batch_by):
+        rate_hz, most_s = self.matcher.sampling_rate, float("inf")
+        if self.matcher.device.type == "cpu":
+            most_s = sounds.CPU_BATCH_S
+        for batch in sounds.batches(pieces, self.batch_size, rate_hz, self.matcher.batch_by, most_s):
             clips = [pieces[number].samples for number in batch]
             vectors = self._run(self.matcher.encode_audio, clips)
             for number, vector in zip(batch, vectors, strict=True):

@@ -23,7 +23,8 @@ from unibrivl.audio import Window, load_audio, split_windows
 
 GROUP_SECONDS = 600.0  # of sound in a group, 38 MB at 16 kHz, and as much again decoded ahead
 FIRST_GROUP_SECONDS = 60.0  # the first is small, so that the model starts early; each next one twice as large
-LEAST_ALIKE = 0.9  # of the longest of a batch: with more padding a batch costs more than its clips one by one
+PADDING_S = 0.5  # of padding in a batch at most: what one more forward pass costs, measured on SpeechLM Base
+CPU_BATCH_S = 16.0  # of sound in a batch on a CPU, where longer ones gain nothing and take more memory
 
 
 @dataclass(frozen=True)
@@ -156,18 +157,26 @@ def _piece(index: int, window: Window) -> Piece:
     return Piece(index, window.samples, window.start_s, window.end_s)
 
 
-def batches(pieces: Sequence[Piece], batch_size: int, batch_by: str = "padding") -> Iterator[list[int]]:
+def batches(
+    pieces: Sequence[Piece], batch_size: int, rate_hz: int, batch_by: str = "padding", most_s: float = float("inf")
+) -> Iterator[list[int]]:
     """Numbers of pieces that run together: longest first, so that memory peaks at once and padding is least.
 
-    With `batch_by="length"` only pieces of one length do, for towers in which padding leaks.
+    A batch ends at `batch_size` pieces, at `most_s` seconds, or when its padding would exceed `PADDING_S`. With
+    `batch_by="length"` only pieces of one length share one, for towers in which padding leaks.
     """
-    order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index].samples))
-    least = 1.0 if batch_by == "length" else LEAST_ALIKE
+    allowed = 0 if batch_by == "length" else PADDING_S * rate_hz
     batch: list[int] = []
-    for number in order:
-        if batch and (len(batch) == batch_size or len(pieces[number].samples) < least * len(pieces[batch[0]].samples)):
+    padding = longest = 0
+    for number in sorted(range(len(pieces)), key=lambda index: -len(pieces[index].samples)):
+        samples = len(pieces[number].samples)
+        padding += longest - samples
+        full = len(batch) == batch_size or (len(batch) + 1) * longest > most_s * rate_hz
+        if batch and (full or padding > allowed):
             yield batch
             batch = []
+        if not batch:
+            longest, padding = samples, 0
         batch.append(number)
     if batch:
         yield batch
