@@ -92,7 +92,7 @@ class SpeechLMAttention(nn.Module):
     def forward(self, hidden_states, table_Rd, padding_BT=None, lengths=None, **kwargs):
         projected = [linear(hidden_states) for linear in (self.q_proj, self.k_proj, self.v_proj)]
         if lengths is None:
-            output, weights = self._attend(*projected, table_Rd, padding_BT, **kwargs)
+            output, weights = self._attend(projected, table_Rd, padding_BT, **kwargs)
         else:
             output, weights = self._attend_within(projected, table_Rd, lengths, **kwargs), None
         return self.out_proj(output), weights
@@ -102,13 +102,14 @@ class SpeechLMAttention(nn.Module):
             width = max(lengths)
             rows = [unpacked(one, lengths, width) for one in projected]
             padding_BT = torch.arange(width) >= torch.tensor(lengths)[:, None]
-            return packed(self._attend(*rows, table_Rd, padding_BT, **kwargs)[0], lengths)
+            return packed(self._attend(rows, table_Rd, padding_BT, **kwargs)[0], lengths)
         clips = zip(*(one.split(lengths, dim=1) for one in projected), strict=True)
-        return torch.cat([self._attend(*clip, table_Rd, None, **kwargs)[0] for clip in clips], dim=1)
+        return torch.cat([self._attend(clip, table_Rd, None, **kwargs)[0] for clip in clips], dim=1)
 
-    def _attend(self, query, key, value, table_Rd, padding_BT, **kwargs):
-        shape = query.shape
-        query, key, value = (one.view(*shape[:-1], -1, self.head_dim).transpose(1, 2) for one in (query, key, value))
+    def _attend(self, projected, table_Rd, padding_BT, **kwargs):
+        """Queries, keys and values, each (B, T, D) -> what they attend to (B, T, D), and the weights if there are."""
+        shape = projected[0].shape
+        query, key, value = (one.view(*shape[:-1], -1, self.head_dim).transpose(1, 2) for one in projected)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
