@@ -63,3 +63,10 @@ def clip_samples(clip, index: int) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise ValueError(f"clip {index} holds NaN or infinite samples; unibrivl doctor finds such files")
     return samples
+
+
+def most_samples(extractor) -> int | None:
+    """Of how many samples a feature extractor hears every one: Whisper's, CLAP's and AST's cut off what follows."""
+    if hasattr(extractor, "num_mel_bins") and hasattr(extractor, "max_length"):  # AST: Kaldi's frames, 25 ms every 10
+        return extractor.max_length * 160 + 399
+    return getattr(extractor, "n_samples", None) or getattr(extractor, "nb_max_samples", None)

@@ -5,7 +5,7 @@ holds the CNN of the papers, B7. Sizes are pinned by the key lists of the offici
 """
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from .format_unibrivl import VersionedConfig
 
@@ -153,9 +153,5 @@ class BriVLConfig(VersionedConfig):
                 f"({self.vision_config.hidden_size}): the two are compared"
             )
 
-
-AutoConfig.register("brivl", BriVLConfig, exist_ok=True)
-AutoConfig.register("brivl_vision", BriVLVisionConfig, exist_ok=True)
-AutoConfig.register("brivl_text", BriVLTextConfig, exist_ok=True)
 
 __all__ = ["BRIVL_VISION_PRESETS", "BriVLConfig", "BriVLTextConfig", "BriVLVisionConfig"]

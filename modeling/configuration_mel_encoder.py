@@ -128,6 +128,4 @@ class MelEncoderConfig(VersionedConfig):
             raise ValueError(f"padding_mode must be 'exact' or 'silence', got {self.padding_mode!r}")
 
 
-AutoConfig.register("mel_encoder", MelEncoderConfig, exist_ok=True)
-
 __all__ = ["MelEncoderConfig", "backbone_width"]

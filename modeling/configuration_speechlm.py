@@ -5,7 +5,6 @@ the key lists of the official checkpoints; every other constant names where it c
 """
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
 
 from .format_unibrivl import VersionedConfig
 
@@ -148,7 +147,5 @@ class SpeechLMConfig(VersionedConfig):
             field = (field - 1) * stride + kernel
         return field
 
-
-AutoConfig.register("speechlm", SpeechLMConfig, exist_ok=True)
 
 __all__ = ["SPEECHLM_PRESETS", "SpeechLMConfig"]

@@ -164,6 +164,4 @@ class UniBriVLConfig(VersionedConfig):
         return self.image_embed_dim
 
 
-AutoConfig.register("unibrivl", UniBriVLConfig, exist_ok=True)
-
 __all__ = ["UNIBRIVL_PRESETS", "UniBriVLConfig", "audio_width", "image_width", "tower_config"]

@@ -12,7 +12,7 @@ spectrum (a real and an imaginary part a frequency), M mel bins.
 import math
 
 import torch
-from transformers import AutoFeatureExtractor, BatchFeature, SequenceFeatureExtractor
+from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
 from .clips_unibrivl import as_clips, check_rate, clip_samples
@@ -159,7 +159,5 @@ class MelEncoderFeatureExtractor(SequenceFeatureExtractor):
             torch.matmul(parts_KF.square_().float(), self.mel_filters, out=mel_KM)
         return mel_TM[:num_frames].clamp_(min=1.0).log10_().div_(self.log_scale)
 
-
-AutoFeatureExtractor.register(MelEncoderConfig, MelEncoderFeatureExtractor, exist_ok=True)
 
 __all__ = ["MelEncoderFeatureExtractor"]

@@ -5,10 +5,9 @@ has 1e-7, which differs much on quiet clips); Base on samples as they are.
 """
 
 import numpy as np
-from transformers import AutoFeatureExtractor, BatchFeature, SequenceFeatureExtractor
+from transformers import BatchFeature, SequenceFeatureExtractor
 
 from .clips_unibrivl import as_clips, check_rate, clip_samples
-from .configuration_speechlm import SpeechLMConfig
 
 
 class SpeechLMFeatureExtractor(SequenceFeatureExtractor):
@@ -81,7 +80,5 @@ class SpeechLMFeatureExtractor(SequenceFeatureExtractor):
             samples = (centred / np.sqrt(np.square(centred).mean(dtype=np.float64) + self.eps)).astype(np.float32)
         return samples
 
-
-AutoFeatureExtractor.register(SpeechLMConfig, SpeechLMFeatureExtractor, exist_ok=True)
 
 __all__ = ["SpeechLMFeatureExtractor"]

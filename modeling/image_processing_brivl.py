@@ -19,10 +19,8 @@ from transformers.image_utils import (
 )
 
 # transformers 5.4 exports a substitute that asks for torchvision; the class itself does not
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.processing_utils import ImagesKwargs
 
-from .configuration_brivl import BriVLConfig, BriVLVisionConfig
 
 # BriVL-1.0's code, whose weights need it; UniBriVL's paper: the centre square of a video's frame, 360 pixels
 BRIVL_IMAGE_PRESETS: dict[str, dict] = {
@@ -262,8 +260,5 @@ def detector_boxes(boxes, image_size, target: int, num_regions: int = 37) -> tup
     mask_N = (torch.arange(num_regions) <= len(boxes_n4)).long()
     return regions_N4, mask_N
 
-
-AutoImageProcessor.register(BriVLConfig, image_processor_classes={"pil": BriVLImageProcessor}, exist_ok=True)
-AutoImageProcessor.register(BriVLVisionConfig, image_processor_classes={"pil": BriVLImageProcessor}, exist_ok=True)
 
 __all__ = ["BRIVL_IMAGE_PRESETS", "BriVLImageProcessor", "BriVLImageProcessorKwargs", "detector_boxes"]

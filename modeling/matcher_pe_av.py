@@ -55,6 +55,7 @@ class PEAVMatcher(MatcherBase):
 
     kinds = ("audio", "image", "text")
     name = "PE-AV"
+    texts_differ = True
 
     def __init__(self, model, processor):
         super().__init__(model)

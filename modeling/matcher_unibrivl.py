@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .clips_unibrivl import as_clips, check_rate, clip_samples
+from .clips_unibrivl import as_clips, check_rate, clip_samples, most_samples
 from .pictures_unibrivl import as_pixel_values
 
 # audio towers that give a clip in a padded batch what they give it alone; measured, see tests/embedder
@@ -33,6 +33,7 @@ class Matcher(Protocol):
         batch_by: "padding" if clips of unlike length may share a batch and each still gets the vector it gets alone;
             "length" if only clips of one length may.
         longest_s: the most seconds of a clip that its feature extractor hears; None if there is no such limit.
+        texts_differ: whether a text has one vector for comparison with sounds and another for pictures.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Matcher(Protocol):
     logit_scale: float
     batch_by: str
     longest_s: float | None
+    texts_differ: bool
 
     def encode_audio(self, clips: Any, *, gradients: bool = False) -> torch.Tensor:
         """One clip or a list -> (B, E)."""
@@ -68,6 +70,7 @@ class MatcherBase:
     logit_scale = 1.0
     batch_by = "length"  # the safe one of the two: many towers let padding leak into what they make of a clip
     longest_s: float | None = None
+    texts_differ = False
     min_samples = 1  # shorter clips are followed by silence up to it
 
     def __init__(self, model: nn.Module):
@@ -234,13 +237,6 @@ def fewest_samples(audio_config) -> int:
     for kernel, stride in reversed(list(zip(kernels, strides, strict=True))):
         samples = (samples - 1) * stride + kernel
     return samples
-
-
-def most_samples(extractor) -> int | None:
-    """Of how many samples a feature extractor hears every one: Whisper's, CLAP's and AST's cut off what follows."""
-    if hasattr(extractor, "num_mel_bins") and hasattr(extractor, "max_length"):  # AST: frames of 25 ms every 10 ms
-        return extractor.max_length * 160 + 399
-    return getattr(extractor, "n_samples", None) or getattr(extractor, "nb_max_samples", None)
 
 
 class CLIPMatcher(MatcherBase):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModel, BertConfig, BertModel, EfficientNetConfig
+from transformers import BertConfig, BertModel, EfficientNetConfig
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
@@ -286,10 +286,6 @@ class BriVLModel(BriVLPreTrainedModel):
             text_model_output=text,
         )
 
-
-AutoModel.register(BriVLConfig, BriVLModel, exist_ok=True)
-AutoModel.register(BriVLVisionConfig, BriVLVisionModel, exist_ok=True)
-AutoModel.register(BriVLTextConfig, BriVLTextModel, exist_ok=True)
 
 __all__ = [
     "BriVLModel", "BriVLOutput", "BriVLPreTrainedModel", "BriVLTextModel", "BriVLTowerOutput", "BriVLVisionModel",

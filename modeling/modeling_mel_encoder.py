@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel
+from transformers import MODEL_MAPPING, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
@@ -256,7 +256,5 @@ def as_grid(output, height: int, width: int, config: Any) -> torch.Tensor:
         f"{kind!r} cannot be a mel encoder, or needs another frame_multiple"
     )
 
-
-AutoModel.register(MelEncoderConfig, MelEncoderModel, exist_ok=True)
 
 __all__ = ["MelEncoderModel", "MelEncoderOutput", "MelEncoderPreTrainedModel"]

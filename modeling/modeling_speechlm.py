@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCTC
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import CausalLMOutput
@@ -401,8 +400,5 @@ class SpeechLMForCTC(SpeechLMPreTrainedModel):
             loss=loss, logits=logits, hidden_states=states.hidden_states, attentions=states.attentions
         )
 
-
-AutoModel.register(SpeechLMConfig, SpeechLMModel, exist_ok=True)
-AutoModelForCTC.register(SpeechLMConfig, SpeechLMForCTC, exist_ok=True)
 
 __all__ = ["SpeechLMCTCHead", "SpeechLMForCTC", "SpeechLMModel", "SpeechLMPreTrainedModel"]

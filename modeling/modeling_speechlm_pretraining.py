@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModelForPreTraining
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
@@ -188,7 +187,5 @@ class SpeechLMForPreTraining(SpeechLMPreTrainedModel):
         mask = sample_spans(tuple(valid_BT.shape), prob, length, rng, valid_BT.sum(1).tolist())
         return torch.from_numpy(mask).to(valid_BT.device)
 
-
-AutoModelForPreTraining.register(SpeechLMConfig, SpeechLMForPreTraining, exist_ok=True)
 
 __all__ = ["SpeechLMForPreTraining", "SpeechLMUnitHead"]

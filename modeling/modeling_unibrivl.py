@@ -12,7 +12,7 @@ from functools import reduce
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
@@ -438,7 +438,5 @@ def _cosines(left_AE: torch.Tensor | None, right_BE: torch.Tensor | None) -> tor
 def _mean(first: torch.Tensor | None, second: torch.Tensor | None) -> torch.Tensor | None:
     return None if first is None or second is None else (first + second) / 2
 
-
-AutoModel.register(UniBriVLConfig, UniBriVLModel, exist_ok=True)
 
 __all__ = ["UniBriVLAudioModel", "UniBriVLModel", "UniBriVLPreTrainedModel"]

@@ -8,7 +8,7 @@ Shapes: B batch, E features, C classes.
 
 import torch
 from torch import nn
-from transformers import AutoModelForAudioClassification, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.processing_utils import Unpack
@@ -147,7 +147,5 @@ class UniBriVLForAudioClassification(UniBriVLPreTrainedModel):
             attentions=output.attentions,
         )
 
-
-AutoModelForAudioClassification.register(UniBriVLConfig, UniBriVLForAudioClassification, exist_ok=True)
 
 __all__ = ["UniBriVLForAudioClassification", "UniBriVLProbe"]

@@ -10,15 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
 
 # transformers 5.4 exports a substitute that asks for torchvision; the class itself does not
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.utils import cached_file, logging
 
-from .clips_unibrivl import as_clips, check_rate, clip_samples
-from .configuration_unibrivl import UniBriVLConfig
+from .clips_unibrivl import as_clips, check_rate, clip_samples, most_samples
 
 logger = logging.get_logger(__name__)
 
@@ -301,9 +300,7 @@ def _mask_name(extractor) -> str | None:
 
 def _check_lengths(samples: list, extractor) -> None:
     """Refuses clips of which the extractor would hear a part: Whisper's and AST's the beginning, CLAP's any."""
-    longest = getattr(extractor, "n_samples", None) or getattr(extractor, "nb_max_samples", None)
-    if hasattr(extractor, "num_mel_bins") and hasattr(extractor, "max_length"):  # AST: Kaldi's frames, 25 ms every 10
-        longest = extractor.max_length * 160 + 399
+    longest = most_samples(extractor)
     for index, clip in enumerate(samples):
         if longest is not None and len(clip) > longest:
             rate = extractor.sampling_rate
@@ -336,7 +333,5 @@ def _tokenizer_beside(source, kwargs):
     )
     return None
 
-
-AutoProcessor.register(UniBriVLConfig, UniBriVLProcessor, exist_ok=True)
 
 __all__ = ["UniBriVLProcessor", "UniBriVLProcessorKwargs"]

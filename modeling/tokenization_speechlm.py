@@ -13,9 +13,8 @@ import os
 import re
 import unicodedata
 
-from transformers import AutoTokenizer, PreTrainedTokenizer
+from transformers import PreTrainedTokenizer
 
-from .configuration_speechlm import SpeechLMConfig
 
 VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
 CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
@@ -188,7 +187,5 @@ def read_lexicon(path: str) -> dict[str, list[str]]:
                 lexicon.setdefault(word.upper(), phones)
     return lexicon
 
-
-AutoTokenizer.register(SpeechLMConfig, SpeechLMPhoneTokenizer, exist_ok=True)
 
 __all__ = ["SpeechLMPhoneTokenizer"]

@@ -21,7 +21,7 @@ from transformers import (
     ViTConfig,
 )
 
-from unibrivl.embedder import load
+from unibrivl.embedder import Embeddings, FingerprintMismatch, load
 from unibrivl.modeling import (
     BriVLImageProcessor,
     FramePreparation,
@@ -126,6 +126,24 @@ def test_a_call_of_the_tokenizer_leaves_the_fingerprint_alone(pe_av):
     before = load(pe_av.matcher.model, pe_av.matcher.processor, window_s=0.5).fingerprint
     pe_av.matcher.processor.tokenizer(["a dog", "rain"], padding="max_length", max_length=9, truncation=True)
     assert load(pe_av.matcher.model, pe_av.matcher.processor, window_s=0.5).fingerprint == before
+
+
+def test_texts_with_two_vectors_meet_only_what_they_were_made_for(pe_av, tmp_path):
+    sound = pe_av.encode_audio(np.zeros(8000, np.float32), source_rate_hz=16000)
+    picture = pe_av.encode_image(photo())
+    for_sounds, for_pictures = pe_av.encode_text("a dog"), pe_av.encode_text("a dog", against="image")
+    assert pe_av.similarity(for_sounds, sound).shape == pe_av.similarity(picture, for_pictures).shape == (1, 1)
+    assert pe_av.similarity(sound, picture).shape == (1, 1)
+    for_pictures.save(tmp_path / "texts.safetensors")
+    for texts in (for_pictures, Embeddings.load(tmp_path / "texts.safetensors")):
+        with pytest.raises(FingerprintMismatch, match="against='audio'"):
+            pe_av.similarity(sound, texts)
+    with pytest.raises(FingerprintMismatch, match="against='image'"):
+        pe_av.similarity(for_sounds, picture)
+    with pytest.raises(FingerprintMismatch):
+        pe_av.similarity(for_sounds, for_pictures)
+    with pytest.raises(ValueError, match="different kinds"):
+        Embeddings.join([for_sounds, for_pictures])
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -199,7 +199,9 @@ class Embedder:
             batch = order[start : start + self.batch_size]
             found = self._run(self.matcher.encode_text, [texts[index] for index in batch], against=against)
             vectors |= dict(zip(batch, found, strict=True))
-        return self._embeddings([vectors[index] for index in range(len(texts))], texts, "text")
+        rows = [vectors[index] for index in range(len(texts))]
+        side = against if self.matcher.texts_differ else None
+        return replace(self._embeddings(rows, texts, "text"), against=side)
 
     def similarity(self, left: Embeddings, right: Embeddings) -> np.ndarray:
         """Cosines, (len(left), len(right)); of one model or an error."""

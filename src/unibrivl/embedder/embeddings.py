@@ -41,6 +41,7 @@ class Embeddings:
         fingerprint (`str`): of the model and its preprocessing.
         times (`tuple[tuple[float, float], ...]`, *optional*): begin and end in seconds of each row, for windows.
         failures (`tuple[Failure, ...]`): sources that have no row, when errors were collected.
+        against (`str`, *optional*): of texts whose model has one vector for sounds and another for pictures: which.
     """
 
     vectors: np.ndarray
@@ -49,6 +50,7 @@ class Embeddings:
     fingerprint: str
     times: tuple[tuple[float, float], ...] | None = None
     failures: tuple[Failure, ...] = field(default=())
+    against: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -95,9 +97,19 @@ class Embeddings:
                 f"{other.fingerprint[:12]}: they cannot be compared or joined. Embed both with one model and settings"
             )
 
+    def check_made_for(self, other: Embeddings) -> None:
+        wanted = other.against if other.kind == "text" else other.kind
+        if self.against not in (None, wanted):
+            raise FingerprintMismatch(
+                f"these texts were encoded for comparison with {self.against} and not with {wanted}, for which this "
+                f"model has another vector: call encode_text(..., against={wanted!r})"
+            )
+
     def similarity(self, other: Embeddings) -> np.ndarray:
         """Cosines, (len(self), len(other))."""
         self.check_same_model(other)
+        self.check_made_for(other)
+        other.check_made_for(self)
         if not len(self) or not len(other):  # where nothing could be embedded the width is not known
             return np.zeros((len(self), len(other)), np.float32)
         return self.vectors @ other.vectors.T
@@ -110,7 +122,7 @@ class Embeddings:
         first = parts[0]
         for part in parts[1:]:
             first.check_same_model(part)
-            if part.kind != first.kind or (part.times is None) != (first.times is None):
+            if (part.kind, part.against, part.times is None) != (first.kind, first.against, first.times is None):
                 raise ValueError("parts of different kinds, or with times and without, cannot be joined")
         return replace(
             first,
@@ -131,6 +143,7 @@ class Embeddings:
             "fingerprint": self.fingerprint,
             "times": self.times,
             "failures": [[failure.id, failure.error] for failure in self.failures],
+            "against": self.against,
         }
         partial = path.with_name(f".{path.name}.partial")
         save_file({"vectors": np.ascontiguousarray(self.vectors)}, partial, metadata={"unibrivl": json.dumps(about)})
@@ -150,6 +163,7 @@ class Embeddings:
                     fingerprint=about["fingerprint"],
                     times=None if about["times"] is None else tuple((begin, end) for begin, end in about["times"]),
                     failures=tuple(Failure(*row) for row in about["failures"]),
+                    against=about.get("against"),
                 )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no embeddings of ours, or is damaged: {error}") from error
