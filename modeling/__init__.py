@@ -1,4 +1,22 @@
-"""Hub-portable models: flat files, single-dot imports, nothing of ours but what lies in this folder."""
+"""Hub-portable models: flat files, single-dot imports, nothing of ours but what lies in this folder.
+
+The Auto classes learn of ours here, in the one file that no flat copy has. A copy that registered its classes would be
+taken for the installed code by every other repository of ours in the same process, whatever version that carries.
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForCTC,
+    AutoModelForPreTraining,
+    AutoProcessor,
+    AutoTokenizer,
+)
+
+# transformers 5.4 exports a substitute that asks for torchvision; the class itself does not
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from .configuration_brivl import BRIVL_VISION_PRESETS, BriVLConfig, BriVLTextConfig, BriVLVisionConfig
 from .configuration_mel_encoder import MelEncoderConfig
@@ -18,6 +36,30 @@ from .modeling_unibrivl_captioning import UniBriVLForAudioCaptioning
 from .modeling_unibrivl_heads import UniBriVLForAudioClassification
 from .processing_unibrivl import UniBriVLProcessor
 from .tokenization_speechlm import SpeechLMPhoneTokenizer
+
+AutoConfig.register("brivl", BriVLConfig, exist_ok=True)
+AutoConfig.register("brivl_text", BriVLTextConfig, exist_ok=True)
+AutoConfig.register("brivl_vision", BriVLVisionConfig, exist_ok=True)
+AutoConfig.register("mel_encoder", MelEncoderConfig, exist_ok=True)
+AutoConfig.register("speechlm", SpeechLMConfig, exist_ok=True)
+AutoConfig.register("unibrivl", UniBriVLConfig, exist_ok=True)
+
+AutoModel.register(BriVLConfig, BriVLModel, exist_ok=True)
+AutoModel.register(BriVLTextConfig, BriVLTextModel, exist_ok=True)
+AutoModel.register(BriVLVisionConfig, BriVLVisionModel, exist_ok=True)
+AutoModel.register(MelEncoderConfig, MelEncoderModel, exist_ok=True)
+AutoModel.register(SpeechLMConfig, SpeechLMModel, exist_ok=True)
+AutoModel.register(UniBriVLConfig, UniBriVLModel, exist_ok=True)
+AutoModelForAudioClassification.register(UniBriVLConfig, UniBriVLForAudioClassification, exist_ok=True)
+AutoModelForCTC.register(SpeechLMConfig, SpeechLMForCTC, exist_ok=True)
+AutoModelForPreTraining.register(SpeechLMConfig, SpeechLMForPreTraining, exist_ok=True)
+
+AutoFeatureExtractor.register(MelEncoderConfig, MelEncoderFeatureExtractor, exist_ok=True)
+AutoFeatureExtractor.register(SpeechLMConfig, SpeechLMFeatureExtractor, exist_ok=True)
+AutoImageProcessor.register(BriVLConfig, image_processor_classes={"pil": BriVLImageProcessor}, exist_ok=True)
+AutoImageProcessor.register(BriVLVisionConfig, image_processor_classes={"pil": BriVLImageProcessor}, exist_ok=True)
+AutoProcessor.register(UniBriVLConfig, UniBriVLProcessor, exist_ok=True)
+AutoTokenizer.register(SpeechLMConfig, SpeechLMPhoneTokenizer, exist_ok=True)
 
 __all__ = [
     "BRIVL_IMAGE_PRESETS",

@@ -16,6 +16,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
 from .clips_unibrivl import as_clips, check_rate, clip_samples
+from .code_unibrivl import CarriesCode
 from .configuration_mel_encoder import MelEncoderConfig
 
 # Frames of one matrix product. Always this many, so that a frame has the same bits whatever follows it; and few enough
@@ -24,7 +25,7 @@ BLOCK = 128
 FIELDS = ("sampling_rate", "n_fft", "win_length", "hop_length", "fmin", "fmax", "mel_floor", "log_scale")
 
 
-class MelEncoderFeatureExtractor(SequenceFeatureExtractor):
+class MelEncoderFeatureExtractor(CarriesCode, SequenceFeatureExtractor):
     """
     Args:
         feature_size (`int`): mel bins, triangles of height 1 on the HTK scale: noise that falls with 1/f, as most of

@@ -8,9 +8,10 @@ import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
 
 from .clips_unibrivl import as_clips, check_rate, clip_samples
+from .code_unibrivl import CarriesCode
 
 
-class SpeechLMFeatureExtractor(SequenceFeatureExtractor):
+class SpeechLMFeatureExtractor(CarriesCode, SequenceFeatureExtractor):
     """
     Args:
         sampling_rate (`int`): the rate the model hears, in Hz. Another rate is refused, never resampled here.

@@ -7,6 +7,8 @@ Every config.json we write carries `format_version`. Files from before the field
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .code_unibrivl import CarriesCode
+
 FORMAT_VERSION = 1
 FIRST_VERSION = 1
 
@@ -30,7 +32,7 @@ def _check(version) -> None:
 
 
 @strict
-class VersionedConfig(PreTrainedConfig):
+class VersionedConfig(CarriesCode, PreTrainedConfig):
     """A configuration that carries the version of its format; it is the base of all of ours.
 
     Args:

@@ -17,10 +17,9 @@ from transformers.image_utils import (
     PILImageResampling,
     is_pil_image,
 )
-
-# transformers 5.4 exports a substitute that asks for torchvision; the class itself does not
 from transformers.processing_utils import ImagesKwargs
 
+from .code_unibrivl import CarriesCode
 
 # BriVL-1.0's code, whose weights need it; UniBriVL's paper: the centre square of a video's frame, 360 pixels
 BRIVL_IMAGE_PRESETS: dict[str, dict] = {
@@ -39,7 +38,7 @@ class BriVLImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
     do_center_square: bool | None
 
 
-class BriVLImageProcessor(PilBackend):
+class BriVLImageProcessor(CarriesCode, PilBackend):
     """
     Takes Pillow images, arrays and tensors, channels first or last, of 1, 3 or 4 channels, and lists and batches of
     them. Grey becomes RGB and transparency is dropped, as Pillow's `convert("RGB")` does. The type tells the scale:

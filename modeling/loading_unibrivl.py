@@ -18,6 +18,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from .code_unibrivl import CarriesCode
+
 logger = logging.get_logger(__name__)
 
 LISTED = 12  # keys named in one message
@@ -48,7 +50,7 @@ STALE_KEYS: dict[str, StaleKey] = {
 }
 
 
-class CheckedLoading(PreTrainedModel):
+class CheckedLoading(CarriesCode, PreTrainedModel):
     """What the base class of each family inherits from.
 
     Shapes that differ, adapters and quantised weights stay with transformers. A `config` that is passed along is taken

@@ -18,6 +18,8 @@ from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.utils import cached_file, logging
 
 from .clips_unibrivl import as_clips, check_rate, clip_samples, most_samples
+from .code_unibrivl import CarriesCode
+from .tokenization_speechlm import SpeechLMPhoneTokenizer
 
 logger = logging.get_logger(__name__)
 
@@ -25,7 +27,7 @@ LOADERS: dict[str, Any] = {
     "feature_extractor": AutoFeatureExtractor,
     "image_processor": AutoImageProcessor,
     "tokenizer": AutoTokenizer,
-    "unit_tokenizer": AutoTokenizer,
+    "unit_tokenizer": SpeechLMPhoneTokenizer,
 }
 PARTS = tuple(LOADERS)
 # what a part is asked to process, in the order in which an argument that several know finds its part
@@ -61,7 +63,11 @@ def _parts_of(processor) -> list[str]:
     return [name for name in PARTS if processor is None or getattr(processor, name, None) is not None]
 
 
-class UniBriVLProcessor(ProcessorMixin):
+class ProcessorWithCode(CarriesCode, ProcessorMixin):
+    """One base: transformers' tests ask the first base of a processor what a processor can do."""
+
+
+class UniBriVLProcessor(ProcessorWithCode):
     """
     Args:
         feature_extractor (*optional*): of the audio tower.

@@ -15,6 +15,7 @@ import unicodedata
 
 from transformers import PreTrainedTokenizer
 
+from .code_unibrivl import CarriesCode
 
 VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
 CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
@@ -45,7 +46,7 @@ def with_positions(phones: list[str]) -> list[str]:
     return [f"{phones[0]}_B", *(f"{phone}_I" for phone in phones[1:-1]), f"{phones[-1]}_E"]
 
 
-class SpeechLMPhoneTokenizer(PreTrainedTokenizer):
+class SpeechLMPhoneTokenizer(CarriesCode, PreTrainedTokenizer):
     """
     Args:
         vocab_file (`str`, *optional*): vocab.json, unit -> id.

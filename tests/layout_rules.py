@@ -19,6 +19,7 @@ from layout_sources import Import, Source, called, calls, files_below, imports, 
 # siblings and do not import each other.
 LAYERS = {
     "utils": 0,
+    "model_cards": 0,
     "audio": 1,
     "vision": 1,
     "metrics": 1,
@@ -35,7 +36,7 @@ LAYERS = {
     "app": 6,
     "cli": 7,
 }
-NAMESPACE = ("src/unibrivl", "modeling", "pipelines", "training")  # what is installed as `unibrivl`
+NAMESPACE = ("src/unibrivl", "modeling", "model_cards", "pipelines", "training")  # what is installed as `unibrivl`
 PYTHON = (*NAMESPACE, "tests", "benchmarks", "examples", ".ci")
 HUB_ALLOWED = {
     "modeling": {"torch", "numpy", "transformers", "huggingface_hub"},

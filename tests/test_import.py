@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from tiny_towers import unibrivl_config
 
 import unibrivl
 from unibrivl.cli import VERBS, main
@@ -51,6 +52,29 @@ def test_a_public_name_resolves(name):
     value = getattr(unibrivl, name)
     assert value.__name__ == name
     assert getattr(unibrivl, name) is value
+
+
+AUTO = """
+import sys, unibrivl
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor, AutoTokenizer
+unibrivl.{name}
+folder = sys.argv[1]
+for auto in (AutoConfig, AutoModel, AutoFeatureExtractor, AutoProcessor, AutoTokenizer):
+    print(type(auto.from_pretrained(folder)).__name__)
+"""
+
+
+@pytest.mark.parametrize("name", ["UniBriVLConfig", "SpeechLMPhoneTokenizer"])
+def test_touching_any_class_teaches_the_auto_classes(name, tmp_path):
+    from unibrivl import SpeechLMFeatureExtractor, SpeechLMPhoneTokenizer, UniBriVLModel, UniBriVLProcessor
+
+    UniBriVLModel(unibrivl_config()).save_pretrained(tmp_path)
+    UniBriVLProcessor(SpeechLMFeatureExtractor(), unit_tokenizer=SpeechLMPhoneTokenizer()).save_pretrained(tmp_path)
+    SpeechLMPhoneTokenizer().save_pretrained(tmp_path)
+    program = [sys.executable, "-c", AUTO.format(name=name), str(tmp_path)]
+    done = subprocess.run(program, text=True, capture_output=True, check=True)
+    wanted = ["UniBriVLConfig", "UniBriVLModel", "SpeechLMFeatureExtractor", "UniBriVLProcessor"]
+    assert done.stdout.split() == [*wanted, "SpeechLMPhoneTokenizer"]
 
 
 def test_an_unknown_name_is_an_attribute_error():

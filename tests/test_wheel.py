@@ -104,7 +104,7 @@ def test_the_wheel_holds_no_test_or_golden(wheel):
     ] == []
 
 
-@pytest.mark.parametrize("name", ["modeling", "pipelines", "training"])
+@pytest.mark.parametrize("name", ["modeling", "model_cards", "pipelines", "training"])
 def test_a_root_folder_is_reachable_inside_the_package(name):
     """Each root folder of the namespace has its symlink, for type checkers and editors."""
     link = ROOT / "src" / "unibrivl" / name
