@@ -76,6 +76,22 @@ def test_save_and_load(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    some().save(path)
+    before = path.read_bytes()
+
+    def interrupted(tensors, partial, metadata):
+        partial.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("safetensors.numpy.save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        some(5).save(path)
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["a.safetensors"]
+
+
 def test_damaged_files_are_refused(tmp_path):
     from safetensors.numpy import save_file
 

@@ -1,7 +1,20 @@
 """Three verbs that embed anything: `load(model)` gives an embedder with encode_audio, encode_image and encode_text."""
 
+from unibrivl.embedder.bulk import BulkReport, embed_files
 from unibrivl.embedder.embedder import NONE_OF_THESE, Calibration, Embedder
 from unibrivl.embedder.embeddings import Embeddings, Failure, FingerprintMismatch
 from unibrivl.embedder.loading import load
+from unibrivl.embedder.vector_file import read_vectors
 
-__all__ = ["NONE_OF_THESE", "Calibration", "Embedder", "Embeddings", "Failure", "FingerprintMismatch", "load"]
+__all__ = [
+    "NONE_OF_THESE",
+    "BulkReport",
+    "Calibration",
+    "Embedder",
+    "Embeddings",
+    "Failure",
+    "FingerprintMismatch",
+    "embed_files",
+    "load",
+    "read_vectors",
+]

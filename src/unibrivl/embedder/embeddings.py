@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -145,13 +146,19 @@ class Embeddings:
             "failures": [[failure.id, failure.error] for failure in self.failures],
             "against": self.against,
         }
-        partial = path.with_name(f".{path.name}.partial")
-        save_file({"vectors": np.ascontiguousarray(self.vectors)}, partial, metadata={"unibrivl": json.dumps(about)})
-        os.replace(partial, path)
+        with written_whole(path) as partial:
+            vectors = np.ascontiguousarray(self.vectors)
+            save_file({"vectors": vectors}, partial, metadata={"unibrivl": json.dumps(about)})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Embeddings:
+        """What `save` wrote, or with the suffix .parquet what `unibrivl embed` wrote, if that is of one kind."""
         from safetensors import SafetensorError, safe_open
+
+        if Path(path).suffix == ".parquet":
+            from unibrivl.embedder.vector_file import read_vectors
+
+            return read_vectors(path)
 
         try:
             with safe_open(path, "np") as file:
@@ -167,3 +174,16 @@ class Embeddings:
                 )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no embeddings of ours, or is damaged: {error}") from error
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to, which becomes `path` when all is written, and is removed when that fails."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        with open(partial, "r+b") as file:  # on the disk before it takes the place of what was there
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

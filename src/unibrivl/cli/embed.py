@@ -1,0 +1,176 @@
+"""`unibrivl embed PATH... --model MODEL --out vectors.parquet`: sounds, pictures and texts as vectors in one file.
+
+Exit code 0 when everything was embedded, 1 when something could not be (vectors.parquet.errors.jsonl lists it), 2 when
+the question was wrong, 130 when it was stopped: what was embedded by then is kept, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MOST_SHOWN = 5  # failures on the terminal; all of them are in the file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Stop it with Ctrl-C whenever you like: the same command goes on where it was, embeds what is new or has "
+        "changed, and tries again what failed. Exit code: 0 all embedded, 1 some failed, 2 wrong question, 130 "
+        "stopped."
+    )
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help="files, and folders to search; - reads names from standard input"
+    )
+    parser.add_argument("--from-file", metavar="LIST", help="a file with one path in a line, or - for standard input")
+    parser.add_argument("--texts", type=Path, metavar="FILE", help="a file with one text in a line, to embed too")
+    parser.add_argument("--model", help="a folder that save_pretrained wrote, or a name on the Hub")
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
+    parser.add_argument("--out", default="vectors.parquet", help="the file to write (default: vectors.parquet)")
+    parser.add_argument("--root", type=Path, help="names in the file are relative to this folder")
+    parser.add_argument(
+        "--kind",
+        choices=("auto", "audio", "image"),
+        default="auto",
+        help="what the files are; auto goes by the suffix (default)",
+    )
+    parser.add_argument("--windows", action="store_true", help="a row for every window of a sound, with its times")
+    parser.add_argument(
+        "--window-s", type=float, metavar="S", help="seconds in a window (default: 10, or what the model hears)"
+    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="things in a forward pass (default: 16)")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads that decode ahead (default: 2)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
+    parser.add_argument("--restart", action="store_true", help="embed everything anew, whatever is there")
+    parser.add_argument("--quiet", action="store_true", help="no bar and no summary; errors are still told")
+
+
+def run(args: argparse.Namespace) -> int:
+    with stopped_by_sigterm():
+        return embed(args)
+
+
+def embed(args: argparse.Namespace) -> int:
+    if not args.model:
+        raise ValueError(
+            "--model says what embeds: a folder that save_pretrained wrote or a name on the Hub, of UniBriVL, PE-AV "
+            "(facebook/pe-av-small), CLIP, SigLIP and their kin. A model of our own that comes with the package is "
+            "being made"
+        )
+    paths, texts = read_paths(args), read_texts(args.texts)
+    if not paths and not texts:
+        raise ValueError("nothing to embed: name files or folders, or give them with --from-file or --texts")
+
+    from unibrivl.embedder.bulk import Stopped, check_out, embed_files
+
+    out = check_out(args.out)
+    embedder = load_embedder(args)
+    try:
+        report = embed_files(
+            embedder,
+            paths,
+            out,
+            texts=texts,
+            kind=args.kind,
+            root=args.root,
+            windows=args.windows,
+            restart=args.restart,
+            progress=False if args.quiet else None,
+        )
+    except Stopped as stopped:
+        print(f"unibrivl embed: {stopped}", file=sys.stderr)
+        return 130
+    if not args.quiet:
+        for line in summary(report, args.out):
+            print(line)
+    for line in failed(report, args.out):
+        print(line, file=sys.stderr)
+    return 1 if report.failures else 0
+
+
+def read_paths(args: argparse.Namespace) -> list[str]:
+    """Paths of the command line, and those of a list; of standard input at most once."""
+    lists = ["-"] * ("-" in args.paths) + ([args.from_file] if args.from_file else [])
+    if lists.count("-") > 1:
+        raise ValueError("standard input is named twice: write either - or --from-file -")
+    paths = [path for path in args.paths if path != "-"]
+    for name in lists:
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        end = b"\0" if b"\0" in content else b"\n"  # as find -print0 writes them
+        lines = [line.removesuffix(b"\r") if end == b"\n" else line for line in content.split(end)]
+        paths += [os.fsdecode(line) for line in lines if line]
+    return paths
+
+
+def read_texts(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def load_embedder(args: argparse.Namespace) -> Any:
+    import torch
+    from transformers.utils import logging
+
+    from unibrivl.embedder import load
+
+    logging.disable_progress_bar()  # of loading: one bar is enough
+    try:
+        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {args.device} cannot be used here: {str(error).splitlines()[0]}") from error
+    given = {name: getattr(args, name) for name in ("window_s", "batch_size", "workers", "revision")}
+    embedder = load(args.model, **{name: value for name, value in given.items() if value is not None})
+    embedder.matcher.model.to(device)
+    return embedder
+
+
+def summary(report: Any, out: str) -> Iterator[str]:
+    if not report.rows:
+        yield f"{out}: not written, since nothing could be embedded"
+        return
+    if report.embedded or report.failures:
+        yield f"{report.embedded} embedded now, {report.unchanged} were there and have not changed"
+    else:
+        yield f"nothing to do: all {report.unchanged} are there and have not changed"
+    if report.others:
+        yield f"{report.others} of earlier runs were not named now and stay; --restart leaves them out"
+    yield f"{out}: {report.rows} rows of {report.width} numbers"
+
+
+def failed(report: Any, out: str) -> Iterator[str]:
+    from unibrivl.audio.errors import printable
+
+    if report.failures:
+        yield f"unibrivl embed: {len(report.failures)} could not be embedded, listed in {out}.errors.jsonl:"
+        yield from (f"  {printable(one.id)}: {printable(one.error)}" for one in report.failures[:MOST_SHOWN])
+        if len(report.failures) > MOST_SHOWN:
+            yield f"  and {len(report.failures) - MOST_SHOWN} more"
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """A polite kill ends the run as Ctrl-C does. Signals reach the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
