@@ -16,10 +16,14 @@ from collections.abc import Sequence
 
 # verb -> one line of help; the module of a verb has its name
 VERBS = {
+    "card": "print the model card of a saved model, rendered from the files beside it",
     "convert": "turn an original checkpoint into a safetensors folder that from_pretrained loads",
     "demo": "hear a sound: draw its waveform and spectrogram, and embed it",
     "doctor": "report what is wrong with the sounds of a folder before it wastes a training run",
+    "embed": "sounds, pictures and texts as vectors in one parquet file, in a run that may be stopped and goes on",
+    "info": "what a model is made of: sizes, towers, licences, and the fingerprint of its vectors",
     "lexicon": "build the phone tokenizer from a pronunciation dictionary",
+    "push": "upload a model's folder to the Hub, private unless told otherwise",
 }
 
 
