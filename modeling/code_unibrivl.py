@@ -70,7 +70,7 @@ def auto_class_of(model: Any) -> str:
     """The Auto class a model is registered for; `AutoModel` where it is for none: its file is for this class alone."""
     for name, auto in vars(modeling_auto).items():
         mapping: Any = getattr(auto, "_model_mapping", None)
-        if not name.startswith("AutoModel") or mapping is None:  # whether it is empty it says after importing all models
+        if not name.startswith("AutoModel") or mapping is None:  # `not mapping` would import every model there is
             continue
         if type(model.config) in mapping and mapping[type(model.config)] is type(model):
             return name
