@@ -1,0 +1,28 @@
+"""What a run minimises, one file each: from a model and a batch to named terms whose sum is the loss.
+
+| the data | the objective |
+| --- | --- |
+| sounds with their pictures | `cx`: UniBriVL's, over two queues, for any batch size; `in_batch`: large batches |
+| pictures with texts | `moco`: BriVL's two queues; `in_batch` with its pairs |
+| sounds, pictures and labels, many of them alike | `distillation`: AAI's softer targets |
+| sounds with units, units with letters | `speechlm`: SpeechLM's own pre-training |
+"""
+
+from __future__ import annotations
+
+from unibrivl.training.objectives.base import Objective
+from unibrivl.training.objectives.cx import CXLoss
+from unibrivl.training.objectives.distillation import DistillationLoss
+from unibrivl.training.objectives.in_batch import InBatchLoss
+from unibrivl.training.objectives.moco import MoCoLoss
+from unibrivl.training.objectives.speechlm import SpeechLMLoss
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "cx": CXLoss,
+    "distillation": DistillationLoss,
+    "in_batch": InBatchLoss,
+    "moco": MoCoLoss,
+    "speechlm": SpeechLMLoss,
+}
+
+__all__ = ["OBJECTIVES", "CXLoss", "DistillationLoss", "InBatchLoss", "MoCoLoss", "Objective", "SpeechLMLoss"]
