@@ -30,7 +30,9 @@ class Refusal(importlib.abc.MetaPathFinder):
 
 def forget_the_package(checkout: str) -> None:
     """Takes our package off every path it is found by, and refuses it on top."""
-    sys.path[:] = [place for place in sys.path if place and not os.path.abspath(place).startswith(checkout)]
+    places = [os.path.abspath(place) for place in sys.path if place]
+    # an environment may lie in the checkout, and torch is in there
+    sys.path[:] = [place for place in places if not place.startswith(checkout) or "site-packages" in place]
     sys.meta_path[:] = [
         finder for finder in sys.meta_path if "__editable__" not in str(getattr(finder, "__module__", ""))
     ]

@@ -36,9 +36,12 @@ from unibrivl.modeling import UniBriVLMatcher
 sounds.FIRST_GROUP_SECONDS = sounds.GROUP_SECONDS = 1.0
 parts.PART_S = 0.0
 encode, merge = UniBriVLMatcher.encode_audio, vector_file.merge
+batches_left = int(sys.argv.pop(1))  # after so many it waits for whoever wants to stop it
 
 def slow_encode(self, clips, **options):
-    time.sleep(0.1)
+    global batches_left
+    batches_left -= 1
+    time.sleep(0.1 if batches_left else 100)
     return encode(self, clips, **options)
 
 def slow_merge(*args):
@@ -88,8 +91,8 @@ def same(out: Path, whole: Path) -> bool:
     return ours.ids == theirs.ids and float(np.abs(ours.vectors - theirs.vectors).max()) <= 1e-5
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SLOWLY, "embed", *words]
+def start(*words: str, batches: int = -1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SLOWLY, str(batches), "embed", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -106,7 +109,7 @@ def wait_for_parts(out: Path, process: subprocess.Popen, number: int = 1) -> Non
 def test_stopped_at_a_random_moment_the_same_command_goes_on(how, model, folder, whole, tmp_path, capsys):
     out = tmp_path / "vectors.parquet"
     words = (str(folder), "--model", model, "--out", str(out))
-    with start(*words) as process:
+    with start(*words, batches=12) as process:  # of thirty
         wait_for_parts(out, process)
         time.sleep(random.Random(how).uniform(0, 0.2))
         process.send_signal(getattr(signal, how))
