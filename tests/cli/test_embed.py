@@ -28,11 +28,12 @@ RATE = 16000
 
 # the command in small groups, each of which takes a moment and becomes a part
 SLOWLY = """
-import sys, time
+import signal, sys, time
 from unibrivl.cli import main
 from unibrivl.embedder import parts, sounds, vector_file
 from unibrivl.modeling import UniBriVLMatcher
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 sounds.FIRST_GROUP_SECONDS = sounds.GROUP_SECONDS = 1.0
 parts.PART_S = 0.0
 encode, merge = UniBriVLMatcher.encode_audio, vector_file.merge
