@@ -282,3 +282,9 @@ def test_100000_by_100000_stays_below_a_gigabyte():
     gallery = generator.standard_normal((100_000, 512), dtype=np.float32)
     peak = peak_bytes(lambda: metrics.ranks(metrics.CosineScores(gallery[:2000], gallery), np.arange(2000)))
     assert peak < 0.5 * 2**30
+
+
+def test_vectors_in_place_of_relevance_are_met_with_the_right_call():
+    vectors = np.eye(4)
+    with pytest.raises(ValueError, match=r"CosineScores\(queries, gallery\)"):
+        metrics.retrieval_report(vectors, vectors)

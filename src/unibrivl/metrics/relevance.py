@@ -72,6 +72,11 @@ class Relevance:
         None means entry i for query i; a flat sequence of integers gives the one right place for each query; a
         sequence of sets or lists gives all of them.
         """
+        if getattr(relevant, "ndim", 0) == 2:
+            raise ValueError(
+                "what is relevant is places in the gallery, and not a matrix. Two sets of vectors are compared as "
+                "CosineScores(queries, gallery); of a matrix of yes and no take [row.nonzero()[0] for row in matrix]"
+            )
         if isinstance(relevant, Relevance):
             found = relevant
         elif relevant is None:
