@@ -24,6 +24,7 @@ VERBS = {
     "info": "what a model is made of: sizes, towers, licences, and the fingerprint of its vectors",
     "lexicon": "build the phone tokenizer from a pronunciation dictionary",
     "push": "upload a model's folder to the Hub, private unless told otherwise",
+    "train": "run a recipe: train a model, or go on where a run was killed",
 }
 
 

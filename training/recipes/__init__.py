@@ -1,0 +1,24 @@
+"""Recipes: a run is a function that returns one frozen config, and a function that builds its parts.
+
+A recipe is a module of this folder with `config() -> RunConfig` and `build(config) -> Parts`. Only the one that is
+asked for is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from types import ModuleType
+
+# name -> one line for `unibrivl train` without a recipe
+RECIPES = {
+    "tones": "coloured tones: a world that is made up as it trains, in under a minute, to check that everything works",
+}
+
+
+def load_recipe(name: str) -> ModuleType:
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RECIPES)}"
+        raise ValueError(f"there is no recipe {name!r}: {hint}")
+    return importlib.import_module(f"unibrivl.training.recipes.{name}")

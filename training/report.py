@@ -1,0 +1,82 @@
+"""What lies beside a finished model: training.json, results.json and the card that is rendered from them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from unibrivl.hub.card import render_card
+from unibrivl.training.checkpoint import read_json, write_json
+from unibrivl.training.config import to_json
+
+if TYPE_CHECKING:
+    from unibrivl.training.run import Run
+
+HIDDEN = ("output_dir",)  # a place on somebody's machine
+
+
+def write_report(run: Run, folder: Path, command: str) -> None:
+    """Into `folder`, which holds the model already."""
+    config, about = run.config, run.parts.about
+    command, commit = command or f"unibrivl train --recipe {config.recipe}", version()
+    settings = {key: str(value) for key, value in to_json(config).items() if key not in HIDDEN}
+    best = run.checkpoints.best()
+    step = read_json(best / "checkpoint.json")["step"] if best else run.progress.step
+    training = {
+        "command": command,
+        "commit": commit,
+        "seed": config.seed,
+        "steps": step,
+        "epochs": step * config.accumulation // (len(run.parts.data) // config.batch_size),
+        "hours": round(run.progress.seconds / 3600, 4),
+        "machine": machine(run.accelerator.num_processes),
+        "settings": settings,
+        "towers": about.towers,
+        "data": about.data,
+        "licences": about.licences,
+    }
+    write_json(folder / "training.json", training)
+    evaluated = read_json(best / "progress.json")["evaluated"] if best else None
+    if evaluated:
+        rows = [
+            {
+                "task": about.task,
+                "dataset": about.dataset,
+                "metric": name,
+                "value": round(value, 6),
+                "command": command,
+                "commit": commit,
+            }
+            for name, value in evaluated.items()
+        ]
+        write_json(folder / "results.json", rows)
+    # the folder still has its passing name, which is not the model's
+    card = render_card(folder, facts={"name": f"unibrivl-{config.recipe}"})
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def version() -> str:
+    """The commit of the checkout this runs from, or the installed version."""
+    from unibrivl import __version__
+
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, text=True, capture_output=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return f"unibrivl {__version__}"
+    return found.stdout.strip()
+
+
+def machine(processes: int) -> str:
+    """What the run ran on, in words."""
+    if torch.cuda.is_available():
+        return f"{processes} x {torch.cuda.get_device_name()}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{processes} process{'es' if processes > 1 else ''}, {cores} cores, {platform.machine()}"
