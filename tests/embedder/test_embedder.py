@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from unibrivl.audio import AudioError, Waveform
+from unibrivl.data.pictures import PictureError, open_picture
 from unibrivl.embedder import NONE_OF_THESE, Calibration, Embedder, FingerprintMismatch, embedder, load, sounds
-from unibrivl.embedder.pictures import PictureError, open_picture
 from unibrivl.modeling import (
     MelEncoderConfig,
     MelEncoderFeatureExtractor,
@@ -334,7 +334,7 @@ def test_pictures_that_cannot_be_used(ours, tmp_path, monkeypatch):
             ours.encode_image([source])
     found = ours.encode_image([file.getvalue(), b"junk", tmp_path / "nowhere.png"], on_error="collect")
     assert (len(found), len(found.failures)) == (1, 2)
-    monkeypatch.setattr("unibrivl.embedder.pictures.MOST_PIXELS", 1000)
+    monkeypatch.setattr("unibrivl.data.pictures.MOST_PIXELS", 1000)
     with pytest.raises(PictureError, match="64 x 64 pixels are more"):
         ours.encode_image(file.getvalue())
 

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from unibrivl.audio.container import HEAD_BYTES, Outline, not_a_sound, outline
-from unibrivl.audio.errors import AudioError
+from unibrivl.audio.errors import AudioError, SeekError
 from unibrivl.audio.files import Reader
 from unibrivl.audio.sound import Sound
 from unibrivl.audio.soundtrack import Soundtrack
@@ -26,6 +26,9 @@ UNKNOWN_FRAMES = 2**62  # libsndfile's "as many as there are" is just below 2**6
 # file, and stops there, early when they are larger than most. A file this much longer keeps the guess beyond the end.
 MP3_STRETCH = 1_000
 MP3_SLACK_FRAMES = 4 * 1_152  # encoders count their own delay in different ways
+
+# Whose frames lie where their number says
+PLAIN, PLAIN_CODINGS = ("WAV", "WAVEX", "RF64", "W64", "AIFF"), ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 
 
 class _ForwardFile(soundfile.SoundFile):
@@ -58,13 +61,30 @@ class FileSound(Sound):
         self.rate_hz = self._file.samplerate
         self.channels = self._file.channels
         self.container, self.coding = self._file.format, self._file.subtype
+        self._start = 0
         self._may_break = self.container in ("FLAC", "OGG", "MP3", "CAF")
         if outlined.exact_length and self._file.frames < UNKNOWN_FRAMES:
             self.claimed_frames = self._file.frames
 
+    @property
+    def can_jump(self) -> bool:
+        exact = self.container == "FLAC" or (self.container in PLAIN and self.coding.startswith(PLAIN_CODINGS))
+        return exact and self.claimed_frames is not None
+
+    def jump(self, frame: int) -> bool:
+        if not self.can_jump or frame > (self.claimed_frames or 0):
+            return False
+        try:
+            self._file.seek(frame)
+        except soundfile.SoundFileError as error:
+            self._reader.check()
+            raise SeekError(f"it cannot be entered in the middle ({_words(error)})", self.name) from error
+        self._start = frame
+        return True
+
     def blocks(self, num_frames: int) -> Iterator[np.ndarray]:
         block_NC: np.ndarray = np.empty((num_frames, self.channels), np.float32)
-        heard = 0
+        heard = self._start
         while True:
             if self._may_break:
                 block_NC.fill(np.nan)  # libsndfile reports an error instead of how far it came: this shows it

@@ -27,6 +27,10 @@ class AudioError(ValueError):
         return f"{self.source}: {self.reason}" if self.source else self.reason
 
 
+class SeekError(AudioError):
+    """A file whose frames cannot be gone to although its kind allows it; it has to be read from its beginning."""
+
+
 def printable(name: str | bytes | os.PathLike) -> str:
     """A file name on one line: newlines, control characters and undecodable bytes become escapes."""
     text = os.fsdecode(name)

@@ -49,6 +49,15 @@ class Sound(ABC):
         """Let go of decoder and file."""
 
     @property
+    def can_jump(self) -> bool:
+        """Whether any frame can be gone to without decoding those before it."""
+        return False
+
+    def jump(self, frame: int) -> bool:
+        """Let `blocks` begin at a frame; False, and nothing has happened, where only decoding leads there."""
+        return False
+
+    @property
     def block_frames(self) -> int:
         """A block size that is quick and keeps a block to a mebibyte whatever the number of channels."""
         return max(1, min(BLOCK_FRAMES, BLOCK_VALUES // self.channels))

@@ -23,6 +23,7 @@ VERBS = {
     "embed": "sounds, pictures and texts as vectors in one parquet file, in a run that may be stopped and goes on",
     "info": "what a model is made of: sizes, towers, licences, and the fingerprint of its vectors",
     "lexicon": "build the phone tokenizer from a pronunciation dictionary",
+    "prepare": "videos as sounds and pictures that train, made once, in a run that may be stopped and goes on",
     "push": "upload a model's folder to the Hub, private unless told otherwise",
     "train": "run a recipe: train a model, or go on where a run was killed",
 }

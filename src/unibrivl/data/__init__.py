@@ -1,7 +1,7 @@
 """From a folder on a disk to examples: your own sounds and pictures, or a benchmark as its makers lay it out.
 
 Everything comes back as one `Listing` of `Sample`s, which says how many were found of how many. No sound or picture is
-opened here: `load_audio` reads the ones, the embedder the others.
+opened for it: `load_audio` reads the ones, `unibrivl.data.pictures` the others.
 """
 
 from __future__ import annotations

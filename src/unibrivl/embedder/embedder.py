@@ -19,10 +19,10 @@ import torch
 from tqdm.auto import tqdm
 
 from unibrivl.audio import Waveform
+from unibrivl.data.pictures import open_picture
 from unibrivl.embedder import sounds
 from unibrivl.embedder.embeddings import Embeddings, Failure
-from unibrivl.embedder.fingerprint import fingerprint
-from unibrivl.embedder.pictures import open_picture
+from unibrivl.hub.fingerprint import fingerprint
 
 NONE_OF_THESE = "none of these"
 WINDOW_S = 10.0  # the length of AudioSet's clips, on which UniBriVL is trained

@@ -1,6 +1,6 @@
-"""The fingerprint of an embedder: what its vectors depend on, in 64 hexadecimal digits.
+"""The fingerprint of an embedder or of a tower: what its vectors depend on, in 64 hexadecimal digits.
 
-Weights, architecture, preprocessing and the embedder's own settings go in; where the model was loaded from, the device
+Weights, architecture, preprocessing and settings go in; where the model was loaded from, the device
 and the batch size do not, since they do not change a vector beyond rounding.
 """
 
