@@ -1,18 +1,24 @@
 """A run of seconds for the tests of the loop: real towers at toy size, dropout and batch norm included.
 
 `python tests/tiny_run.py OUTPUT [--resume] [key=value ...]` trains it in a process of its own, which tests may kill.
+`python tests/tiny_run.py --serve` does so again and again without importing everything each time: see `serve`.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from tiny_towers import AUDIO, PATCHES, unibrivl_config
 from torch.nn.functional import cross_entropy
 
 from unibrivl.modeling import UniBriVLModel
+from unibrivl.training.adapters import adapt
 from unibrivl.training.config import RunConfig, override
 from unibrivl.training.parts import Parts
 
@@ -143,17 +149,65 @@ def build(config: RunConfig) -> Parts:
         return {"score": float(output.logits_audio_image.diagonal().mean()), "width": 24.0}
 
     data = Pairs(config.seed, config.data)
-    return Parts(UniBriVLModel(towers), TwoWays(**vars(config.objective)), data, collate, evaluate)
+    model = adapt(UniBriVLModel(towers), config.adapter)
+    return Parts(model, TwoWays(**vars(config.objective)), data, collate, evaluate)
 
 
 def main(arguments: list[str]) -> None:
     from unibrivl.training.loop import train
 
     torch.set_num_threads(1)
+    if "PIDS" in os.environ:  # so that all processes of a launch can be killed
+        Path(os.environ["PIDS"], str(os.getpid())).touch()
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        shard_on_cpu()
     resume = "--resume" in arguments
     settings = [word for word in arguments[1:] if "=" in word]
-    train(override(config(arguments[0]), settings), build, resume)
+    train(override(config(arguments[0]), settings), build, resume, begun=tell)
+
+
+def shard_on_cpu() -> None:
+    """Accelerate passes FSDP over on a CPU and does DDP instead, so here the processes are taken for those of GPUs."""
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+
+    PartialState(cpu=True)
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def tell(run) -> None:
+    """How finely FSDP has cut the model, for whoever reads the output."""
+    if run.accelerator.is_fsdp2:
+        cut = sum(type(module).__name__.startswith("FSDP") for module in run.together.modules())
+        print(f"{cut} modules are sharded by themselves", flush=True)
+
+
+def serve() -> None:
+    """For each line, a JSON list of arguments, a new process is forked and trains: its id is printed, then its exit
+    code. This process itself computes nothing, so a fork of it begins as a fresh process does."""
+    import accelerate.utils  # noqa: F401  (what a run imports on its way)
+    import PIL.ImageDraw  # noqa: F401
+
+    import unibrivl.training.loop  # noqa: F401
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+                main(json.loads(line))
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    serve() if sys.argv[1:] == ["--serve"] else main(sys.argv[1:])

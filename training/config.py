@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 Config = TypeVar("Config", bound=Any)
 
 # What may differ between a run and its continuation: none of these moves a weight or a row of the metrics
-FREE = frozenset({"output_dir", "workers", "keep", "tensorboard"})
+FREE = frozenset({"output_dir", "workers", "keep", "tensorboard", "adapter.merge_at_end"})
 
 
 class ConfigError(ValueError):
@@ -31,6 +31,48 @@ class Nothing:
     """The part of a recipe that has nothing to set."""
 
 
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What of a model trains. `unibrivl.training.adapters.adapt` does it; docs/adapters.md explains.
+
+    Args:
+        method (`str`): "full": whatever the model itself says; "lora", "prompt", "last_k", "head": an adapter.
+        towers: that are adapted, by name: audio, vision, text, decoder. "head" adapts none.
+        heads (`str`): of all that is no tower (layer mix, self-attention block, projections): "all" trains whole,
+            "lora" gets LoRA as the towers do, "none" stays. "auto": heads that were loaded with the model have learned
+            something, so "lora" gives them LoRA and "prompt" leaves them; new ones, and with other methods all, train
+            whole.
+        rank, alpha, dropout: of LoRA; its terms are scaled by alpha / rank.
+        targets: ends of the names of the layers that get LoRA, such as q_proj; none are all linear layers.
+        num_prompts (`int`): frames before each transformer of a tower.
+        last_k (`int`): layers that train, counted from the end of a tower.
+        merge_at_end (`bool`): beside the adapter, leave the whole model with the adapter worked into its weights.
+    """
+
+    method: Literal["full", "lora", "prompt", "last_k", "head"] = "full"
+    towers: tuple[str, ...] = ("audio",)
+    heads: Literal["auto", "all", "lora", "none"] = "auto"
+    rank: int = 8
+    alpha: float = 16.0  # OURS: twice the rank, as most of PEFT's examples have it
+    dropout: float = 0.0  # LoRA paper: PEFT's default
+    targets: tuple[str, ...] = ()
+    num_prompts: int = 16
+    last_k: int = 2
+    merge_at_end: bool = False
+
+    def __post_init__(self):
+        for name in ("rank", "num_prompts", "last_k"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"adapter.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"adapter.dropout is a share, from 0 to below 1; got {self.dropout}")
+        if self.heads == "lora" and self.method not in ("full", "lora"):
+            raise ConfigError(f"adapter.heads=lora goes with adapter.method=lora, not {self.method}: set all or none")
+        if self.merge_at_end and self.method in ("full", "prompt"):
+            why = "trains the model itself" if self.method == "full" else "adds frames, which are no weights of it"
+            raise ConfigError(f"adapter.method={self.method} {why}, so nothing can be merged: set merge_at_end=false")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """
@@ -38,6 +80,7 @@ class RunConfig:
         recipe (`str`): its name in the table of recipes; part of the command in the model card.
         output_dir (`str`): where checkpoints, metrics, curves and the finished model go.
         model, data, objective: frozen dataclasses of the recipe's own.
+        adapter: train a few weights beside those of the model; see `AdapterConfig`.
         seed (`int`): of the weights, the order of examples, and whatever else is drawn.
         steps (`int`): optimiser steps.
         batch_size (`int`): examples of one forward pass, over all processes together: with two processes each takes
@@ -68,6 +111,7 @@ class RunConfig:
     model: Any = Nothing()  # noqa: RUF009  (frozen)
     data: Any = Nothing()  # noqa: RUF009
     objective: Any = Nothing()  # noqa: RUF009
+    adapter: AdapterConfig = AdapterConfig()  # noqa: RUF009
     seed: int = 0
     steps: int = 1000
     batch_size: int = 64
@@ -111,6 +155,11 @@ class RunConfig:
         if self.patience is not None and (self.patience < 1 or not self.evaluate_every or self.primary is None):
             raise ConfigError(
                 "patience counts evaluations: it must be at least 1 and needs evaluate_every and primary"
+            )
+        if self.gradient_checkpointing and self.adapter.method == "prompt":
+            raise ConfigError(
+                "prompt frames and gradient checkpointing do not go together: set gradient_checkpointing=false, or "
+                "adapter.method=lora"
             )
 
 
@@ -215,14 +264,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
 def command_of(config: RunConfig, default: RunConfig) -> str:
     """The command that starts this run: its recipe, and what was set besides."""
     changed = differences(to_json(default), to_json(config))
-    settings = [f"{key}={_written(new)}" for key, (_, new) in changed.items() if key != "output_dir"]
+    settings = [f"{key}={as_written(new)}" for key, (_, new) in changed.items() if key != "output_dir"]
     words = ["unibrivl train --recipe", config.recipe, *(f"--set {setting}" for setting in settings)]
     return " ".join(words)
 
 
-def _written(value: Any) -> str:
+def as_written(value: Any) -> str:
+    """A plain value as it stands behind `key=`."""
     if isinstance(value, list):
-        return ",".join(map(_written, value))
+        return ",".join(map(as_written, value))
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return str(value) if not isinstance(value, str) or " " not in value else json.dumps(value)

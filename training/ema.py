@@ -38,14 +38,16 @@ class AverageWeights:
     def in_place(self) -> Iterator[None]:
         """While this lasts the model computes with the averages."""
         kept = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self._write(self.averages)
+        self.write()
         try:
             yield
         finally:
-            self._write(kept)
+            self.write(kept)
 
     @torch.no_grad()
-    def _write(self, values: Mapping[str, torch.Tensor]) -> None:
+    def write(self, values: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Into the model, for good: these values, by default the averages."""
+        values = self.averages if values is None else values
         for name, weight in self.weights.items():
             weight.copy_(values[name])
 

@@ -39,7 +39,7 @@ class DivergedError(ValueError):
 class Outcome:
     """
     Args:
-        model: the folder of the finished model, for from_pretrained.
+        model: the folder of the finished model, for from_pretrained; of a run with an adapter, of the adapter.
         step, best, best_step: where the run ended, and where it was best.
         metrics: of its last evaluation.
         stopped: it ended early, for want of a new best.
@@ -55,15 +55,24 @@ class Outcome:
     seconds: float
 
 
-def train(config: RunConfig, build: Callable[[Any], Parts], resume: bool = False, command: str = "") -> Outcome:
+def train(
+    config: RunConfig,
+    build: Callable[[Any], Parts],
+    resume: bool = False,
+    command: str = "",
+    begun: Callable[[Run], None] | None = None,
+) -> Outcome:
     """Train as `config` says what the recipe's `build(config)` made, and leave the best model in its folder.
 
     Args:
         config, build: a recipe's.
         resume: go on from the last whole checkpoint in `config.output_dir`, if there is one.
         command: what the model card says was run.
+        begun: is called, on the main process, once everything is there and before the first step.
     """
     run = Run(config, build, resume)
+    if begun is not None and run.accelerator.is_main_process:
+        begun(run)
     progress, window, clock = run.progress, Window(), time.monotonic()
     with progress_bar(run) as bar:
         while progress.step < config.steps and not progress.stopped:
@@ -154,7 +163,7 @@ def evaluate(run: Run) -> bool:
     config, progress = run.config, run.progress
     assert run.parts.evaluate is not None
     with run.evaluating() as model:
-        found = {name: float(value) for name, value in run.parts.evaluate(model).items()}
+        found = run.agreed({name: float(value) for name, value in run.parts.evaluate(model).items()})
     progress.evaluated = found
     if run.journal is not None:
         run.journal.write(progress.step, "eval", found)

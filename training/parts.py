@@ -28,7 +28,10 @@ class Objective(Protocol):
 
 
 class Data(Protocol):
-    """Examples by `Draw`: everything random about one comes from `draw.seed`."""
+    """Examples by `Draw`: everything random about one comes from `draw.seed`.
+
+    Where it has `lengths`, one number an example, batches are made of examples of like length.
+    """
 
     def __len__(self) -> int: ...
 
@@ -60,6 +63,8 @@ class Parts:
         data, collate: the training examples, and what makes a batch of a list of them.
         evaluate (*optional*): model -> named numbers. Every process calls it with the whole data and gets the same.
         processor (*optional*): saved beside the model.
+        prepare (*optional*): what has to be there before the first example and takes its time, such as embeddings of
+            a frozen tower. Every process of a run that trains calls it once; a dry run does not.
         about: see `About`.
     """
 
@@ -70,3 +75,4 @@ class Parts:
     evaluate: Callable[[Any], Mapping[str, float]] | None = None
     processor: Any = None
     about: About = field(default_factory=About)
+    prepare: Callable[[], object] | None = None

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from unibrivl.hub.card import render_card
+from unibrivl.hub.facts import HUB_NAME
+from unibrivl.training.adapters import trains
 from unibrivl.training.checkpoint import read_json, write_json
 from unibrivl.training.config import to_json
 
 if TYPE_CHECKING:
     from unibrivl.training.run import Run
 
+HERE = Path(__file__).resolve().parent
 HIDDEN = ("output_dir",)  # a place on somebody's machine
 
 
@@ -24,7 +27,8 @@ def write_report(run: Run, folder: Path, command: str) -> None:
     """Into `folder`, which holds the model already."""
     config, about = run.config, run.parts.about
     command, commit = command or f"unibrivl train --recipe {config.recipe}", version()
-    settings = {key: str(value) for key, value in to_json(config).items() if key not in HIDDEN}
+    hidden = (*HIDDEN, "adapter.") if config.adapter.method == "full" else HIDDEN
+    settings = {key: str(value) for key, value in to_json(config).items() if not key.startswith(hidden)}
     best = run.checkpoints.best()
     step = read_json(best / "checkpoint.json")["step"] if best else run.progress.step
     training = {
@@ -41,6 +45,7 @@ def write_report(run: Run, folder: Path, command: str) -> None:
         "licences": about.licences,
     }
     write_json(folder / "training.json", training)
+    rows: list[dict] = []
     evaluated = read_json(best / "progress.json")["evaluated"] if best else None
     if evaluated:
         rows = [
@@ -56,18 +61,52 @@ def write_report(run: Run, folder: Path, command: str) -> None:
         ]
         write_json(folder / "results.json", rows)
     # the folder still has its passing name, which is not the model's
-    card = render_card(folder, facts={"name": f"unibrivl-{config.recipe}"})
+    facts = {"name": f"unibrivl-{config.recipe}"}
+    if run.adapted:
+        card = render_card(None, facts=adapter_facts(run, facts, training, rows))
+    else:
+        card = render_card(folder, facts=facts)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def version() -> str:
-    """The commit of the checkout this runs from, or the installed version."""
+def adapter_facts(run: Run, facts: dict, training: dict, results: list[dict]) -> dict:
+    """What the card of an adapter is rendered from: there is no model beside it to be read."""
+    base, method = run.model.get_base_model(), run.config.adapter.method
+    settings = run.model.active_peft_config
+    name = settings.base_model_name_or_path
+    tower = {"model": name}
+    if HUB_NAME.fullmatch(name) and not Path(name).exists():
+        tower["relation"] = "adapter"
+    if settings.revision:
+        tower["revision"] = settings.revision
+    count = trains(run.model).trained
+    return {
+        **facts,
+        "name": f"{facts['name']}-{method}",
+        "summary": f"An adapter ({method}) of {count:,} parameters for a {type(base).__name__}: it is loaded into the "
+        "model named below, whose weights it leaves as they are.",
+        "class": type(base).__name__,
+        "model_type": base.config.model_type,
+        "adapter_of": name,
+        "parts": [{"name": "adapter", "model_type": method, "parameters": count}],
+        "training": training,
+        "results": results,
+        "towers": {**run.parts.about.towers, "model": tower},
+        "licences": run.parts.about.licences,
+    }
+
+
+def version(folder: Path = HERE) -> str:
+    """The commit of the checkout this runs from, with "+changes" if files differ from it; or the installed version."""
     from unibrivl import __version__
 
-    here = Path(__file__).resolve().parent
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, text=True, capture_output=True, check=True
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"],
+            cwd=folder,
+            text=True,
+            capture_output=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return f"unibrivl {__version__}"

@@ -116,7 +116,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(capsys, tmp_path, monke
     recipe = load_recipe("tones")
     model = recipe.build(override(recipe.config(), ["model.width=32"])).model
     count = sum(weight.numel() for weight in model.parameters())
-    assert any(line.startswith(f"{count:,} parameters, {count:,} of them train") for line in lines)
+    assert any(line.startswith(f"{count:,} of {count:,} parameters train (100") for line in lines)
     sizes = {name: float(keys[name].split()[0]) for name in ("weights", "gradients", "moments", "average", "total")}
     assert sizes["moments"] == pytest.approx(8 * count / 1e6, abs=0.06)
     assert sizes["average"] == pytest.approx(4 * count / 1e6, abs=0.06)

@@ -17,8 +17,10 @@ from unibrivl.training.recipes.tones_world import RATE_HZ, ColouredTones, combin
 from unibrivl.training.sampler import Draw
 
 
-def test_the_halves_share_no_combination_and_every_part_occurs_in_both():
-    seen, unseen = combinations(False), combinations(True)
+@pytest.mark.parametrize("rule", ["odd", "even"])
+def test_the_halves_share_no_combination_and_every_part_occurs_in_both(rule):
+    seen, unseen = combinations(False, rule), combinations(True, rule)
+    assert all((one.pitch + one.timbre + one.moment) % 2 == (rule == "odd") for one in unseen)
     assert len(seen) == len(unseen) == 120 and len({one.number for one in [*seen, *unseen]}) == 240
     for part in ("pitch", "timbre", "moment"):
         assert {getattr(one, part) for one in seen} == {getattr(one, part) for one in unseen}

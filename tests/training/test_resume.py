@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -23,31 +26,63 @@ COMPARED = ("model.safetensors", "optimizer.safetensors", "objective.safetensors
             "random.safetensors", "objective.json", "random.json")  # fmt: skip
 
 
-def start(folder, *extra):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), "--resume", *SETTINGS, *extra],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+class Runs:
+    """Runs one after another, each a process of its own that is forked from one which has imported everything."""
+
+    def __init__(self, log: Path):
+        self.log = log
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)}
+        with log.open("wb") as errors:
+            self.server = subprocess.Popen(
+                [sys.executable, str(SCRIPT), "--serve"],
+                env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0,
+            )  # fmt: skip
+        self.is_ready = False
+
+    def start(self, folder: Path, *extra: str) -> int:
+        """The id of a process that now trains."""
+        if not self.is_ready:
+            assert self.answer() == "ready", self.log.read_text()
+            self.is_ready = True
+        self.server.stdin.write(json.dumps([str(folder), "--resume", *SETTINGS, *extra]).encode() + b"\n")
+        return int(self.answer())
+
+    def answer(self) -> str:
+        return self.server.stdout.readline().decode().strip()
+
+    def has_ended(self) -> bool:
+        return bool(select.select([self.server.stdout], [], [], 0)[0])
+
+    def kill_when(self, pid: int, condition, limit_s: float = 120.0) -> bool:
+        """SIGKILL as soon as `condition()` holds; False if the process ended by itself before."""
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            if condition():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                code = int(self.answer())
+                assert code in (0, -signal.SIGKILL), self.log.read_text()
+                return code != 0
+            if self.has_ended():
+                assert self.answer() == "0", self.log.read_text()
+                return False
+        os.kill(pid, signal.SIGKILL)
+        raise AssertionError("the run neither ended nor came to where it was to be killed")
+
+    def finish(self, folder: Path, *extra: str) -> None:
+        self.start(folder, *extra)
+        assert self.answer() == "0", self.log.read_text()
+
+    def close(self) -> None:
+        self.server.kill()  # it has nothing to tidy up
+        self.server.communicate()
 
 
-def kill_when(process, condition, limit_s: float = 120.0) -> bool:
-    """SIGKILL as soon as `condition()` holds; False if the process ended by itself before."""
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        if condition():
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            return True
-        if process.poll() is not None:
-            output, _ = process.communicate()
-            assert process.returncode == 0, output
-            return False
-    process.kill()
-    raise AssertionError("the run neither ended nor came to where it was to be killed")
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    found = Runs(tmp_path_factory.mktemp("runs") / "log")
+    yield found
+    found.close()
 
 
 def has_rows(folder, number):
@@ -66,12 +101,6 @@ def is_saving(folder, step):
     return condition
 
 
-def finish(folder, *extra):
-    process = start(folder, *extra)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-
-
 def assert_same(folder, reference):
     """Weights, averages, moments, generators and metrics, bit for bit."""
     names = sorted(path.name for path in (reference / "checkpoints").iterdir())
@@ -86,8 +115,8 @@ def assert_same(folder, reference):
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    """The same run, never interrupted, in this process."""
+def reference(tmp_path_factory, runs):
+    """The same run, never interrupted, in this process; meanwhile the other one imports."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -98,31 +127,31 @@ def reference(tmp_path_factory):
     return folder
 
 
-def test_a_killed_run_ends_as_a_whole_one(reference, tmp_path):
+def test_a_killed_run_ends_as_a_whole_one(reference, runs, tmp_path):
     """Killed between two saves and within one, then resumed with worker processes, which change nothing."""
     folder = tmp_path / "run"
-    assert kill_when(start(folder), has_rows(folder, 9))
-    assert kill_when(start(folder), is_saving(folder, 18))
-    finish(folder, "workers=1")
+    assert runs.kill_when(runs.start(folder), has_rows(folder, 9))
+    assert runs.kill_when(runs.start(folder), is_saving(folder, 18))
+    runs.finish(folder, "workers=1")
     assert_same(folder, reference)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_that_is_killed_again_and_again_ends_as_a_whole_one(reference, tmp_path, seed):
+def test_a_run_that_is_killed_again_and_again_ends_as_a_whole_one(reference, runs, tmp_path, seed):
     chance, folder, caught = random.Random(seed), tmp_path / "run", 0
     for number in range(6):
         if number % 2:
             condition = is_saving(folder, chance.randrange(1, 40))
         else:
             condition = has_rows(folder, chance.randrange(1, 36))
-        process = start(folder)
+        process = runs.start(folder)
         if number == 2:  # not at an event but at any moment, which may be before the first step
-            moment = time.monotonic() + chance.uniform(3, 8)
+            moment = time.monotonic() + chance.uniform(0, 1)
             condition = lambda moment=moment: time.monotonic() > moment  # noqa: E731
-        caught += kill_when(process, condition)
+        caught += runs.kill_when(process, condition)
     assert caught >= 3
-    finish(folder)
+    runs.finish(folder)
     assert_same(folder, reference)
 
 

@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tiny_objectives import batch_of, part_of, still_model, total
-from tiny_towers import AUDIO
+from tiny_towers import AUDIO, sounds, unibrivl_config
 from transformers import set_seed
 
-from unibrivl.modeling import SpeechLMConfig, SpeechLMForPreTraining
+from unibrivl.modeling import SpeechLMConfig, SpeechLMForPreTraining, UniBriVLForAudioClassification
 from unibrivl.training.gather import num_processes, sum_over_processes
 from unibrivl.training.objectives import OBJECTIVES
 
@@ -38,6 +38,7 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...], bool, str]] = {
     "distillation": ("distillation", {}, (3, 5, 2), True, "both"),
     "distillation, queue": ("distillation", {"queue_size": 9, "width": 24, "form": "mixed"}, (3, 3, 3), True, "both"),
     "speechlm": ("speechlm", {}, (2, 5, 3), True, "model"),
+    "supervised, labels": ("supervised", {"label_smoothing": 0.1}, (4, 1, 3), True, "both"),
 }
 
 
@@ -62,6 +63,12 @@ def speechlm():
     return SpeechLMForPreTraining(config).double().train()
 
 
+def classifier():
+    set_seed(0)
+    fields = unibrivl_config("ast", "clip", sa_dropout=0.0, classifier_dropout=0.0, num_labels=3)
+    return UniBriVLForAudioClassification(fields).double().train()
+
+
 def speechlm_batch(step: int) -> dict[str, torch.Tensor]:
     """Sounds of one length, with given masks: more frames of some rows than of others."""
     draw = torch.Generator().manual_seed(step)
@@ -81,7 +88,10 @@ def train(case: str) -> dict[str, torch.Tensor]:
     """Three steps on the batches, or on this process's share of them: losses, gradients of the last step, weights and
     the objective's state."""
     name, settings, shares, cached, wrapped = CASES[case]
-    model = speechlm() if name == "speechlm" else still_model(dtype=torch.float64, freeze_vision_model=cached)
+    if name in ("speechlm", "supervised"):
+        model = speechlm() if name == "speechlm" else classifier()
+    else:
+        model = still_model(dtype=torch.float64, freeze_vision_model=cached)
     objective = OBJECTIVES[name](model, **settings)
     if num_processes() == 1:
         step_of = lambda batch: objective(model, batch)  # noqa: E731
@@ -100,6 +110,8 @@ def train(case: str) -> dict[str, torch.Tensor]:
     for step, share in enumerate(shares):
         if name == "speechlm":
             batch = speechlm_batch(step)
+        elif name == "supervised":
+            batch = {"input_values": sounds("ast", 6, step)["input_values"].double()}
         else:
             batch = batch_of(model, 6, seed=step, cached=cached, first_id=4 * step)
         if "labels" in case:

@@ -6,6 +6,7 @@
 | pictures with texts | `moco`: BriVL's two queues; `in_batch` with its pairs |
 | sounds, pictures and labels, many of them alike | `distillation`: AAI's softer targets |
 | sounds with units, units with letters | `speechlm`: SpeechLM's own pre-training |
+| sounds or pictures with classes | `supervised`: what the others are compared with |
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from unibrivl.training.objectives.distillation import DistillationLoss
 from unibrivl.training.objectives.in_batch import InBatchLoss
 from unibrivl.training.objectives.moco import MoCoLoss
 from unibrivl.training.objectives.speechlm import SpeechLMLoss
+from unibrivl.training.objectives.supervised import SupervisedLoss
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "cx": CXLoss,
@@ -23,6 +25,16 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "in_batch": InBatchLoss,
     "moco": MoCoLoss,
     "speechlm": SpeechLMLoss,
+    "supervised": SupervisedLoss,
 }
 
-__all__ = ["OBJECTIVES", "CXLoss", "DistillationLoss", "InBatchLoss", "MoCoLoss", "Objective", "SpeechLMLoss"]
+__all__ = [
+    "OBJECTIVES",
+    "CXLoss",
+    "DistillationLoss",
+    "InBatchLoss",
+    "MoCoLoss",
+    "Objective",
+    "SpeechLMLoss",
+    "SupervisedLoss",
+]

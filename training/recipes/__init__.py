@@ -12,6 +12,8 @@ from types import ModuleType
 
 # name -> one line for `unibrivl train` without a recipe
 RECIPES = {
+    "speechlm": "SpeechLM is pre-trained on any folder of sounds, without labels",
+    "pairs": "a folder of sounds and pictures: which belong together",
     "tones": "coloured tones: a world that is made up as it trains, in under a minute, to check that everything works",
 }
 

@@ -7,13 +7,14 @@ never showed, and R@1 is the part that finds them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from unibrivl.modeling import MelEncoderFeatureExtractor, UniBriVLConfig, UniBriVLModel, UniBriVLProcessor
+from unibrivl.training.adapters import adapt
 from unibrivl.training.config import RunConfig
 from unibrivl.training.objectives.in_batch import InBatchLoss
 from unibrivl.training.parts import About, Batch, Parts
@@ -36,11 +37,19 @@ class TonesModel:
     width: int = 64
     layers: int = 1
     audio_patch: int = 16
+    start: str | None = None  # a model of this recipe to go on from: its folder, or its name on the Hub
 
 
 @dataclass(frozen=True)
 class TonesData:
-    copies: int = 8  # of a combination in an epoch
+    """
+    Args:
+        copies (`int`): of a combination in an epoch.
+        held_out: which half training leaves out: combinations whose numbers add up to an odd or to an even one.
+    """
+
+    copies: int = 8
+    held_out: Literal["odd", "even"] = "odd"
 
 
 @dataclass(frozen=True)
@@ -70,9 +79,14 @@ def config() -> RunConfig:
 
 def build(config: RunConfig) -> Parts:
     processor = processor_for()
-    model = UniBriVLModel(model_config(config.model, config.objective.temperature))
+    if config.model.start is None:
+        model = UniBriVLModel(model_config(config.model, config.objective.temperature))
+    else:
+        model = UniBriVLModel.from_pretrained(config.model.start)
+    model = adapt(model, config.adapter)
     objective = InBatchLoss(model)
-    gallery = collated(processor, ColouredTones(held_out=True, copies=1).all(HELD_OUT_SEED))
+    rule = config.data.held_out
+    gallery = collated(processor, ColouredTones(held_out=True, copies=1, rule=rule).all(HELD_OUT_SEED))
 
     def collate(examples: list[dict]) -> Batch:
         return collated(processor, examples)
@@ -92,7 +106,7 @@ def build(config: RunConfig) -> Parts:
                "expected": 120}],
         licences={"weights": "apache-2.0", "code": "apache-2.0", "data": "none needed: computed by the recipe"},
     )  # fmt: skip
-    data = ColouredTones(copies=config.data.copies)
+    data = ColouredTones(copies=config.data.copies, rule=rule)
     return Parts(model, objective, data, collate, evaluate, processor, about)
 
 

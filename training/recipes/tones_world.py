@@ -4,9 +4,10 @@
     timbre -> shape       5: pure, hollow (odd harmonics), full (all), bell (not harmonic), noise about the pitch
     moment -> place       when in the clip it is struck, and 6 places in the picture, two rows of three
 
-That makes 240 combinations. Half of them, those whose numbers add up to an odd one, never occur in training: whoever
-finds the picture of an unheard combination has understood the parts. What does not matter differs each time: loudness,
-phase, detuning and noise of the sound; position by a pixel, size, brightness and background of the picture.
+That makes 240 combinations. Half of them, those whose numbers add up to an odd one (or to an even one, where that is
+asked for), never occur in training: whoever finds the picture of an unheard combination has understood the parts. What
+does not matter differs each time: loudness, phase, detuning and noise of the sound; position by a pixel, size,
+brightness and background of the picture.
 
 Shapes: S samples, B batch, H and W sides of a picture.
 """
@@ -51,15 +52,15 @@ class Combination:
         return (self.pitch * TIMBRES + self.timbre) * MOMENTS + self.moment
 
 
-def combinations(held_out: bool) -> list[Combination]:
-    """120 to learn from, or the 120 others."""
+def combinations(held_out: bool, rule: str = "odd") -> list[Combination]:
+    """120 to learn from, or the 120 others, whose numbers add up to an odd or even one as the rule says."""
     everything = [
         Combination(pitch, timbre, moment)
         for pitch in range(PITCHES)
         for timbre in range(TIMBRES)
         for moment in range(MOMENTS)
     ]
-    return [one for one in everything if (one.pitch + one.timbre + one.moment) % 2 == held_out]
+    return [one for one in everything if (one.pitch + one.timbre + one.moment) % 2 == (held_out == (rule == "odd"))]
 
 
 def sound(what: Combination, chance: np.random.Generator) -> np.ndarray:
@@ -109,10 +110,11 @@ class ColouredTones:
     Args:
         held_out (`bool`): the combinations that training leaves out.
         copies (`int`): how often each combination occurs in an epoch.
+        rule (`str`): which sums training leaves out, "odd" or "even".
     """
 
-    def __init__(self, held_out: bool = False, copies: int = 8):
-        self.combinations, self.copies = combinations(held_out), copies
+    def __init__(self, held_out: bool = False, copies: int = 8, rule: str = "odd"):
+        self.combinations, self.copies = combinations(held_out, rule), copies
 
     def __len__(self) -> int:
         return len(self.combinations) * self.copies

@@ -24,6 +24,7 @@ VERBS = {
     "info": "what a model is made of: sizes, towers, licences, and the fingerprint of its vectors",
     "lexicon": "build the phone tokenizer from a pronunciation dictionary",
     "prepare": "videos as sounds and pictures that train, made once, in a run that may be stopped and goes on",
+    "merge": "work an adapter into the weights of its base model",
     "push": "upload a model's folder to the Hub, private unless told otherwise",
     "train": "run a recipe: train a model, or go on where a run was killed",
 }

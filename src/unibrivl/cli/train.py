@@ -40,7 +40,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from unibrivl.training.loop import train
 
-    outcome = train(config, recipe.build, args.resume, command_of(config, default))
+    def begun(started) -> None:
+        for line in counted(started.parts.model):
+            print(line)
+
+    outcome = train(config, recipe.build, args.resume, command_of(config, default), begun)
     if os.environ.get("RANK", "0") == "0":
         for line in told(outcome, config):
             print(line)
@@ -61,10 +65,21 @@ def describe(config, build) -> Iterator[str]:
     parts = build(config)
     found = estimate(parts.model, parts.objective, config.ema is not None)
     yield ""
-    yield f"{found.parameters:,} parameters, {found.trained:,} of them train; {len(parts.data):,} examples an epoch"
+    yield from counted(parts.model)
+    yield f"{len(parts.data):,} examples an epoch"
     for name in ("weights", "gradients", "moments", "average", "objective", "total"):
         yield f"  {name:<10} {getattr(found, name) / 1e6:>10.1f} MB"
     yield "activations come on top: they grow with batch_size and the length of the clips"
+
+
+def counted(model) -> Iterator[str]:
+    """How much of the model trains, and what an adapter takes on disk."""
+    from unibrivl.cli.push import in_units
+    from unibrivl.training.adapters import adapter_bytes, is_adapted, trains
+
+    yield str(trains(model))
+    if is_adapted(model):
+        yield f"an adapter of {in_units(adapter_bytes(model))} is saved, and not the model"
 
 
 def told(outcome, config) -> Iterator[str]:

@@ -19,11 +19,25 @@ def example(facts: Mapping[str, Any], source: str) -> str:
         facts: of `facts_of`: class, model_type, embeds and prepares decide.
     """
     named, prepares = facts.get("class"), facts.get("prepares") or []
+    if facts.get("adapter_of"):
+        return _adapted(str(named), facts["adapter_of"], source)
     if facts.get("embeds"):
         return _joined(facts["embeds"], source)
     write = EXAMPLES.get(str(named))
     lines = write(str(named), source, prepares) if write else None
     return "\n".join(lines or _loaded(facts, source))
+
+
+def _adapted(named: str, base: str, source: str) -> str:
+    """An adapter, into its base."""
+    return "\n".join(
+        [
+            f"from unibrivl.modeling import {named}",
+            "from unibrivl.training.adapters import load_adapter",
+            "",
+            f'model = load_adapter({named}.from_pretrained("{base}"), "{source}")',
+        ]
+    )
 
 
 def without_package(facts: Mapping[str, Any], source: str) -> str | None:
