@@ -53,7 +53,7 @@ test-slow: $(INSTALLED)  ## the tests that take minutes, or gigabytes
 test-min: $(INSTALLED_MIN)  ## the quick tests on the lowest versions that setup.cfg admits
 	@$(ONE_THREAD) $(MIN)/python $(PYTEST) -m "not slow" $(ARGS)
 
-mixins: $(INSTALLED)  ## transformers' own common tests on our classes; ARGS="tests/peers/peer_x.py -k save"
+mixins: $(INSTALLED)  ## transformers' own common tests on our classes, diffusers' with ARGS="--diffusers CHECKOUT"
 	@$(ONE_THREAD) $(BIN)/python .ci/peer_tests.py -n $(WORKERS) $(ARGS)
 
 wheel-test: $(INSTALLED)  ## build the wheel, install it without extras in an empty environment and use it there
@@ -90,7 +90,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 		$(BIN)/python $(PIP) install -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
 	@$(BIN)/python -c "$(torch_version)" >> $(VENV)/constraints.txt
-	@$(BIN)/python $(PIP) install -q -c $(VENV)/constraints.txt -e ".[dev]"
+	@$(BIN)/python $(PIP) install -q -c $(VENV)/constraints.txt -e ".[dev,diffusion]"
 	@touch $@
 
 $(INSTALLED_MIN): setup.cfg pyproject.toml constraints.txt .ci/minimum_versions.py

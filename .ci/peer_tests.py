@@ -1,9 +1,12 @@
-"""Run transformers' own common tests on our models.
+"""Run transformers' own common tests on our models, and diffusers' on our pipelines.
 
 transformers' wheel carries no tests; its source distribution has the mixins that every model in the library must pass.
 `make mixins` runs this: the source distribution of the installed version is taken from the package index once and kept
 in .peers/, and the testers of tests/peers, which say how to make each of our models, run against it. What the mixins
 import and the distribution leaves out (generation, exporters, distributed runs) is filled with empty stand-ins.
+
+diffusers has such tests in its repository and in none of its distributions: they run where `--diffusers` names a
+checkout of it, at the tag of the installed version.
 
 Prints passed, skipped (with the reasons) and failed for each class, and exits with 1 if anything failed.
 """
@@ -111,7 +114,7 @@ def run(root: Path, packages: list[Path], testers: list[Path], arguments: list[s
     return report
 
 
-def summary(report: Path) -> bool:
+def summary(report: Path, library: str = "transformers") -> bool:
     """Prints passed, skipped and failed by class, and why something was skipped; returns whether all is well."""
     if not report.exists():
         sys.exit("pytest wrote no report: what went wrong is above")
@@ -126,7 +129,7 @@ def summary(report: Path) -> bool:
             reasons[tester][skipped.get("message", "")] += 1
         else:
             counts[tester]["passed"] += 1
-    print(f"\ntransformers {version('transformers')}: its common tests on our classes")
+    print(f"\n{library} {version(library)}: its common tests on our classes")
     for tester, row in counts.items():
         print(f"{tester:32} {row['passed']:4} passed {row['skipped']:4} skipped {row['failed']:4} failed")
         for reason, number in reasons[tester].most_common():
@@ -135,16 +138,29 @@ def summary(report: Path) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, usage="%(prog)s [--cache FOLDER] [FILE.py ...] [-k ...]")
+    usage = "%(prog)s [--cache FOLDER] [--diffusers CHECKOUT] [FILE.py ...] [-k ...]"
+    parser = argparse.ArgumentParser(description=__doc__, usage=usage)
     parser.add_argument("--cache", type=Path, default=ROOT / ".peers", help="where the distribution is kept")
+    parser.add_argument("--diffusers", type=Path, help="a checkout of diffusers, for its tests of pipelines")
     args, others = parser.parse_known_args()  # files of tests/peers, all by default; the rest is pytest's
     testers = [Path(path).resolve() for path in others if path.endswith(".py")] or sorted(TESTERS.glob("peer_*.py"))
     arguments = [argument for argument in others if not argument.endswith(".py")]
+    pipelines = [path for path in testers if path.name.startswith("peer_pipeline_")]
+    models = [path for path in testers if path not in pipelines]
     cache = args.cache.resolve()
     cache.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as temporary:
-        root = unpack_tests(source_distribution(cache), Path(temporary))
-        return 0 if summary(run(root, needed_packages(cache), testers, arguments)) else 1
+    ok = True
+    if models:
+        with tempfile.TemporaryDirectory(dir=cache) as temporary:
+            root = unpack_tests(source_distribution(cache), Path(temporary))
+            ok = summary(run(root, needed_packages(cache), models, arguments))
+    if pipelines and args.diffusers is None:
+        print("\ndiffusers: not run; its tests of pipelines are in its repository alone: --diffusers CHECKOUT")
+    elif pipelines:
+        # PyPI's parameterized is what they import and our environment does not have
+        report = run(args.diffusers.resolve(), needed_packages(cache), pipelines, arguments)
+        ok = summary(report, "diffusers") and ok
+    return 0 if ok else 1
 
 
 if __name__ == "__main__":

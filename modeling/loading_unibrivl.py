@@ -9,6 +9,7 @@ transformers fills a weight it does not find with random numbers and warns. Here
 The trunk is what stands under `base_model_prefix`, or the whole model where the class is the trunk itself.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -58,6 +59,10 @@ class CheckedLoading(CarriesCode, PreTrainedModel):
     """
 
     stale_keys = STALE_KEYS
+
+    @functools.wraps(PreTrainedModel.save_pretrained)  # diffusers reads in the signature what it may pass along
+    def save_pretrained(self, *args, **kwargs):  # type: ignore[override]
+        return super().save_pretrained(*args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):

@@ -206,6 +206,28 @@ class UniBriVLMatcher(MatcherBase):
             ).pooler_output
             return self._join(None, lambda: native_BV, lambda: self.model.project_image(native_BV))
 
+    def native_part(self, vectors_BE: torch.Tensor) -> torch.Tensor:
+        """Of this matcher's vectors what is in the image tower's own space, (B, V): of a sound g(a)."""
+        if self.space == "native":
+            return vectors_BE
+        if self.space == "shared":
+            return normalize(self.model.project_audio(vectors_BE.to(self.device)))
+        return normalize(vectors_BE[..., -self.model.config.image_embed_dim :])
+
+    @torch.no_grad()
+    def native_length(self) -> float:
+        """How long the image tower's embeddings are before they are brought to length one, by that of one picture."""
+        from .towers_unibrivl import image_embedding  # all towers of all kinds: most who ask a matcher need none
+
+        ramp_S = torch.linspace(0, 1, 64)
+        picture_13SS = torch.stack([ramp_S.expand(64, 64), ramp_S.expand(64, 64).T, ramp_S.flip(0).expand(64, 64)])[
+            None
+        ]
+        pixels = as_pixel_values(picture_13SS, self.processor.image_processor).to(self.device)
+        tower = self.model.vision_model
+        output = tower(pixels.to(tower.dtype), return_dict=True)
+        return float(image_embedding(tower, output).float().norm())
+
     def _through_units(self, batch) -> bool:
         if "unit_ids" not in batch or "input_ids" not in batch:
             return "unit_ids" in batch

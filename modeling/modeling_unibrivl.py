@@ -22,6 +22,7 @@ from .attention_brivl import BriVLAttentionPool, BriVLProjection
 from .configuration_unibrivl import UniBriVLConfig, audio_width
 from .layer_mix_unibrivl import UniBriVLLayerMix, mixing, watch
 from .loading_unibrivl import CheckedLoading
+from .matcher_unibrivl import UniBriVLMatcher
 from .outputs_unibrivl import UniBriVLAudioOutput, UniBriVLFeatures, UniBriVLOutput
 from .towers_unibrivl import (
     adopt_tower,
@@ -268,6 +269,10 @@ class UniBriVLModel(UniBriVLPreTrainedModel):
             **config_fields,
         )
         return cls(config, audio_tower, vision_tower, text_tower).eval()
+
+    def as_matcher(self, processor, space: str = "match") -> UniBriVLMatcher:
+        """The model and its processor as one that takes raw sounds, pictures and texts; see `UniBriVLMatcher`."""
+        return UniBriVLMatcher(self, processor, space)
 
     def get_input_embeddings(self):
         return self.audio_model.get_input_embeddings()

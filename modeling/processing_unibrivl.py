@@ -19,6 +19,9 @@ from transformers.utils import cached_file, logging
 
 from .clips_unibrivl import as_clips, check_rate, clip_samples, most_samples
 from .code_unibrivl import CarriesCode
+from .feature_extraction_mel_encoder import MelEncoderFeatureExtractor
+from .feature_extraction_speechlm import SpeechLMFeatureExtractor
+from .image_processing_brivl import BriVLImageProcessor
 from .tokenization_speechlm import SpeechLMPhoneTokenizer
 
 logger = logging.get_logger(__name__)
@@ -30,6 +33,10 @@ LOADERS: dict[str, Any] = {
     "unit_tokenizer": SpeechLMPhoneTokenizer,
 }
 PARTS = tuple(LOADERS)
+# parts of our own, by the field that names their class: a processor that is here can load them without asking the Auto
+# classes, which in a flat copy would ask for trust again
+OWN = {one.__name__: one for one in (BriVLImageProcessor, MelEncoderFeatureExtractor, SpeechLMFeatureExtractor)}
+CLASS_FIELDS = ("feature_extractor_type", "image_processor_type")
 # what a part is asked to process, in the order in which an argument that several know finds its part
 KINDS = {"text": "tokenizer", "unit": "unit_tokenizer", "audio": "feature_extractor", "images": "image_processor"}
 TEXT_ARGUMENTS = ("add_special_tokens", "padding", "truncation", "max_length", "pad_to_multiple_of", "padding_side")
@@ -150,6 +157,8 @@ class UniBriVLProcessor(ProcessorWithCode):
                 arguments.append(replaced.get(name))
                 continue
             place = "/".join(filter(None, (subfolder, name))) if name == "unit_tokenizer" else subfolder
+            said = (processor_dict or {}).get(name) or {}
+            loader = next((OWN[said[field]] for field in CLASS_FIELDS if said.get(field) in OWN), loader)
             arguments.append(loader.from_pretrained(pretrained_model_name_or_path, subfolder=place, **kwargs))
         return arguments
 

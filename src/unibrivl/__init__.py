@@ -42,6 +42,9 @@ _LAZY = {
     "UniBriVLForAudioClassification": "unibrivl.modeling",
     "UniBriVLModel": "unibrivl.modeling",
     "UniBriVLProcessor": "unibrivl.modeling",
+    "UniBriVLPipeline": "unibrivl.pipelines",
+    "UniBriVLUnCLIPPipeline": "unibrivl.pipelines",
+    "UniBriVLXLPipeline": "unibrivl.pipelines",
 }
 
 __all__ = ["__version__", *_LAZY]  # noqa: PLE0604  (names are resolved by __getattr__)
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
         UniBriVLModel,
         UniBriVLProcessor,
     )
+    from unibrivl.pipelines import UniBriVLPipeline, UniBriVLUnCLIPPipeline, UniBriVLXLPipeline
 
 
 def __getattr__(name: str) -> Any:

@@ -21,11 +21,13 @@ VERBS = {
     "demo": "hear a sound: draw its waveform and spectrogram, and embed it",
     "doctor": "report what is wrong with the sounds of a folder before it wastes a training run",
     "embed": "sounds, pictures and texts as vectors in one parquet file, in a run that may be stopped and goes on",
+    "generate": "a picture for each sound, with a receipt for how it was chosen and a contact sheet",
     "info": "what a model is made of: sizes, towers, licences, and the fingerprint of its vectors",
     "lexicon": "build the phone tokenizer from a pronunciation dictionary",
     "prepare": "videos as sounds and pictures that train, made once, in a run that may be stopped and goes on",
     "merge": "work an adapter into the weights of its base model",
     "push": "upload a model's folder to the Hub, private unless told otherwise",
+    "replay": "make a picture again from the receipt inside it, and say what is different",
     "train": "run a recipe: train a model, or go on where a run was killed",
 }
 

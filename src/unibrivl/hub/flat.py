@@ -16,6 +16,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from unibrivl.hub.flat_pipeline import INDEX, write_pipeline_code
+
 # model_type -> what its Auto classes read it as: modeling/__init__.py registers the same
 MODELS: dict[str, dict[str, str]] = {
     "brivl": {"AutoConfig": "configuration_brivl.BriVLConfig", "AutoModel": "modeling_brivl.BriVLModel"},
@@ -66,7 +68,7 @@ def write_code(folder: str | os.PathLike[str]) -> list[Path]:
 
     Args:
         folder: what `save_pretrained` of a model, processor, feature extractor, image processor or tokenizer of ours
-            wrote, or of several of them. Weights are not touched.
+            wrote, or of several of them, or of a pipeline. Weights are not touched.
 
     Returns:
         The files it wrote, each whole or not at all; those that were as they should be are not among them.
@@ -76,11 +78,13 @@ def write_code(folder: str | os.PathLike[str]) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: pass the one that save_pretrained wrote")
+    if (folder / INDEX).is_file():
+        return write_pipeline_code(folder)
     source = _code_folder()
     texts: dict[Path, bytes] = {}
     needed: set[str] = set()
     for path in _json_files(folder):
-        fields = _fields(path)
+        fields = read_fields(path)
         references = _map_classes(fields, path, source)
         if references:
             needed |= references
@@ -90,8 +94,13 @@ def write_code(folder: str | os.PathLike[str]) -> list[Path]:
             f"{folder} holds nothing of ours: no config.json with a model_type of {', '.join(MODELS)}, and no file of "
             f"{', '.join(PREPARERS)}. Pass the folder that save_pretrained wrote"
         )
-    for file in _with_imports(source / f"{reference.split('.')[0]}.py" for reference in needed):
+    for file in with_imports(source / f"{reference.split('.')[0]}.py" for reference in needed):
         texts[folder / file.name] = file.read_bytes()
+    return write_changed(texts)
+
+
+def write_changed(texts: dict[Path, bytes]) -> list[Path]:
+    """Writes the files that do not say so already, and returns them."""
     changed = [path for path, text in texts.items() if not path.is_file() or not _says(path, text)]
     # code before the configurations that send loaders to it: a run cut short leaves nothing that names what is absent
     changed.sort(key=lambda path: (path.suffix == ".json", path))
@@ -114,7 +123,7 @@ def _json_files(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _fields(path: Path) -> dict[str, Any]:
+def read_fields(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -172,8 +181,8 @@ def _is_ours(reference: Any, source: Path) -> bool:
     return all((source / f"{str(name).rpartition('--')[2].split('.')[0]}.py").is_file() for name in names)
 
 
-def _with_imports(files: Any) -> set[Path]:
-    """The files and all they import of ours, as transformers will look for them."""
+def with_imports(files: Any) -> set[Path]:
+    """The files and all they import of ours, as transformers and diffusers will look for them."""
     from transformers.dynamic_module_utils import get_relative_import_files
 
     return {Path(needed) for file in files for needed in (file, *get_relative_import_files(file))}

@@ -97,7 +97,7 @@ def plan(folder: str | os.PathLike, *, repo_id: str | None = None, code: bool = 
     files = {file.path: file for file in found}
     warnings: list[str] = []
     card = card and "README.md" not in files
-    if kind == "config.json" and (code or card):  # pipelines and adapters have neither yet
+    if kind != "adapter_config.json" and (code or card):  # adapters have neither yet
         generated, warnings = generate(root, files, repo_id, code, card)
         files |= generated
     if "README.md" in files:
@@ -206,18 +206,27 @@ def generate(
 ) -> tuple[dict[str, PlannedFile], list[str]]:
     """The files that are added or changed for the Hub, made in a copy, and what could not be made."""
     from unibrivl.hub.card import render_card
+    from unibrivl.hub.card_pipeline import pipeline_card
     from unibrivl.hub.flat import MODELS, write_code
+    from unibrivl.hub.flat_pipeline import INDEX, PIPELINES, class_of
 
     warnings = []
     with tempfile.TemporaryDirectory(prefix="unibrivl-push-") as temporary:
         copy = Path(temporary)
         for file in files.values():
             stage(root / file.path, copy / file.path)
-        if code and json.loads((copy / "config.json").read_text(encoding="utf-8")).get("model_type") in MODELS:
+        pipeline = (copy / INDEX).is_file()
+        fields = json.loads((copy / (INDEX if pipeline else "config.json")).read_text(encoding="utf-8"))
+        ours = class_of(fields) in PIPELINES if pipeline else fields.get("model_type") in MODELS
+        if code and ours:
             write_code(copy)
         elif code:
-            warnings.append("no code is added: this is no model of ours, and transformers itself has to know it")
-        if card:
+            library = "diffusers" if pipeline else "transformers"
+            kind = "pipeline" if pipeline else "model"
+            warnings.append(f"no code is added: this is no {kind} of ours, and {library} itself has to know it")
+        if card and pipeline:
+            (copy / "README.md").write_text(pipeline_card(fields, repo_id or root.resolve().name), encoding="utf-8")
+        elif card:
             (copy / "README.md").write_text(render_card(copy, repo_id or root.resolve().name), encoding="utf-8")
         generated = {}
         for path in sorted(copy.rglob("*")):

@@ -1,0 +1,156 @@
+"""Prompts for a sound without one: the labels of a bank whose text embeddings are nearest to it.
+
+Shapes: Q sounds, L labels, E numbers of an embedding.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .fingerprint_unibrivl import mark_of
+from .label_bank_unibrivl import LABELS
+
+TEMPLATE = "a photo of {}"
+COLUMNS = ("label", "display_name")
+TEXTS_AT_ONCE = 64
+BANKS_KEPT = 4  # of each matcher, in memory
+
+_read: "weakref.WeakKeyDictionary[Any, dict[str, torch.Tensor]]" = weakref.WeakKeyDictionary()
+
+
+def nearest_prompts(
+    matcher: Any, queries_QE: torch.Tensor, count: int, bank: Any = None, template: str = TEMPLATE
+) -> list[list[str]]:
+    """For each sound the `count` nearest labels as prompts, nearest first.
+
+    Args:
+        matcher: what reads the labels.
+        queries_QE (`torch.Tensor`): of length one.
+        bank (*optional*): a list of labels or a file of them, see `read_bank`; the project's own by default. A list of
+            lists holds finished prompts, one list for each sound, and nothing is searched.
+        template (`str`): the prompt of a label.
+    """
+    if is_finished(bank):
+        return finished_prompts(bank, len(queries_QE), count)
+    if template.count("{}") != 1:
+        raise ValueError(f"a template has one {{}} for the label, and this is {template!r}")
+    labels = read_bank(bank)
+    embeds_LE = embeds_of(matcher, labels)
+    cosines_QL = queries_QE.float() @ embeds_LE.to(queries_QE.device, torch.float32).T
+    order_QL = cosines_QL.argsort(dim=-1, descending=True, stable=True).tolist()
+    # a bank with fewer labels begins again: the seeds differ
+    return [
+        [template.replace("{}", labels[order[place % len(labels)]]) for place in range(count)] for order in order_QL
+    ]
+
+
+def is_finished(bank: Any) -> bool:
+    return isinstance(bank, (list, tuple)) and bool(bank) and all(isinstance(one, (list, tuple)) for one in bank)
+
+
+def finished_prompts(bank: Sequence[Sequence[str]], num_sounds: int, count: int) -> list[list[str]]:
+    if len(bank) != num_sounds or not all(len(one) == len(bank[0]) for one in bank):
+        raise ValueError(
+            f"label_bank= has {len(bank)} lists of prompts for {num_sounds} sounds: one of equal length each"
+        )
+    if not bank[0] or not all(isinstance(prompt, str) for one in bank for prompt in one):
+        raise ValueError("label_bank= holds lists of prompts: strings, and at least one for each sound")
+    return [[one[place % len(one)] for place in range(count)] for one in bank]
+
+
+def embeds_of(matcher: Any, labels: Sequence[str]) -> torch.Tensor:
+    """(L, E), kept in memory for this matcher as long as its weights stay what they are."""
+    name = getattr(matcher, "name", type(matcher).__name__)
+    if "text" not in getattr(matcher, "kinds", ()):
+        raise ValueError(f"{name} cannot read, so it finds no prompt for a sound: pass prompt=")
+    model = getattr(matcher, "model", None)
+    weights = str(mark_of(model)) if isinstance(model, torch.nn.Module) else ""
+    key = hashlib.sha256("\n".join([weights, *labels]).encode()).hexdigest()
+    kept = _read.setdefault(matcher, {})
+    if key not in kept:
+        pieces = []
+        try:
+            for start in range(0, len(labels), TEXTS_AT_ONCE):
+                pieces.append(matcher.encode_text(list(labels[start : start + TEXTS_AT_ONCE]), against="audio"))
+        except ValueError as error:
+            raise ValueError(f"{name} cannot read the label bank: {error}. Or pass prompt=") from error
+        while len(kept) >= BANKS_KEPT:
+            kept.pop(next(iter(kept)))
+        kept[key] = torch.nn.functional.normalize(torch.cat(pieces).detach().float(), dim=-1).cpu()
+    return kept[key]
+
+
+# ---- banks
+
+
+def read_bank(bank: Any = None) -> list[str]:
+    """The labels of a bank, each once.
+
+    Args:
+        bank (*optional*): None for the project's own; a list of labels; or a file: `.txt` with one in a line, `.json`
+            with a list, `.csv` or `.tsv` with a column `label` or `display_name`, or else the column of words that
+            tells the rows apart: of AudioSet's and VGGSound's class lists the names.
+    """
+    if bank is None:
+        return list(LABELS)
+    where = "label_bank="
+    if isinstance(bank, (str, os.PathLike)):
+        where = os.path.basename(os.fspath(bank))
+        bank = read_file(os.fspath(bank), where)
+    if not isinstance(bank, (list, tuple)) or not all(isinstance(one, str) for one in bank):
+        raise ValueError(f"{where} holds labels: a list of strings, or a .txt, .csv, .tsv or .json file of them")
+    labels = list(dict.fromkeys(" ".join(label.split()) for label in bank if label.strip()))
+    if not labels:
+        raise ValueError(f"{where} has no label in it: give at least one")
+    return labels
+
+
+def read_file(path: str, where: str) -> Any:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in (".txt", ".csv", ".tsv", ".json"):
+        raise ValueError(f"{where} is no file of labels: they end in .txt, .csv, .tsv or .json")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            if suffix == ".txt":
+                return [line for line in file.read().splitlines() if not line.startswith("#")]
+            if suffix == ".json":
+                return json.load(file)
+            return column_of_labels(list(csv.reader(file, delimiter="\t" if suffix == ".tsv" else ",")), where)
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise ValueError(f"{where} cannot be read as {suffix[1:]} in UTF-8: {error}") from error
+
+
+def column_of_labels(rows: list[list[str]], where: str) -> list[str]:
+    rows = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
+    if not rows:
+        return []
+    names = [cell.lower() for cell in rows[0]]
+    for name in COLUMNS:
+        if name in names:
+            place = names.index(name)
+            return [row[place] for row in rows[1:] if place < len(row)]
+    columns = list(zip(*[row for row in rows if len(row) == len(rows[0])], strict=True))
+    numbers = [place for place, column in enumerate(columns) if all(map(is_number, column[1:] or column))]
+    words = [place for place in range(len(columns)) if place not in numbers]
+    if not words:
+        raise ValueError(f"{where} has no column of words: name the one with the labels 'label'")
+    has_names = any(not is_number(columns[place][0]) for place in numbers)
+    best = max(words, key=lambda place: (len(set(columns[place])), place))
+    return list(columns[best][1 if has_names else 0 :])
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+__all__ = ["TEMPLATE", "nearest_prompts", "read_bank"]
