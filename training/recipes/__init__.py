@@ -14,6 +14,9 @@ from types import ModuleType
 RECIPES = {
     "speechlm": "SpeechLM is pre-trained on any folder of sounds, without labels",
     "pairs": "a folder of sounds and pictures: which belong together",
+    "photos": "a small image tower learns to name a pack's pictures, for sounds_and_pictures",
+    "sounds": "the tower of sounds_and_pictures learns ESC-10 by its classes: what that is measured against",
+    "sounds_and_pictures": "a small UniBriVL learns from real recordings and pictures that share a label",
     "tones": "coloured tones: a world that is made up as it trains, in under a minute, to check that everything works",
 }
 
