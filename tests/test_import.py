@@ -49,6 +49,8 @@ def test_hearing_a_sound_needs_no_torch():
 
 @pytest.mark.parametrize("name", [name for name in unibrivl.__all__ if name != "__version__"])
 def test_a_public_name_resolves(name):
+    if name.endswith("Pipeline"):
+        pytest.importorskip("diffusers", reason="diffusers is not installed")
     value = getattr(unibrivl, name)
     assert value.__name__ == name
     assert getattr(unibrivl, name) is value

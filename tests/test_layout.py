@@ -142,7 +142,10 @@ SOUND = {
         "    scale: float = (\n        10.0  # OURS: the paper is silent\n    )"
     ),
     "pipelines/__init__.py": "import unibrivl.modeling",
-    "pipelines/pipeline_x.py": "import diffusers\n\ndef f():\n    from unibrivl.audio import load_audio",
+    "pipelines/pipeline_x.py": (
+        "import diffusers\n\ndef f():\n    from unibrivl.audio import load_audio\n"
+        "    from unibrivl.hub.flat import write_code"
+    ),
     "training/objectives/x.py": (
         "from unibrivl.modeling import X\nTAU = 0.07  # the paper's tau\nWIDTH = 512\n\n"
         "def f(x, start=0.0, momentum=0.99):  # MoCo: m\n    return (x * 0.5 - 1.0).backward()"

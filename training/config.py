@@ -20,6 +20,7 @@ Config = TypeVar("Config", bound=Any)
 
 # What may differ between a run and its continuation: none of these moves a weight or a row of the metrics
 FREE = frozenset({"output_dir", "workers", "keep", "tensorboard", "adapter.merge_at_end"})
+MOVABLE = frozenset({"data.cache"})  # another folder holds the same; none or a folder are two ways to compute
 
 
 class ConfigError(ValueError):
@@ -221,7 +222,8 @@ def parse(text: str, hint: Any, key: str) -> Any:
             return text
         raise ConfigError(f"{key} must be one of {', '.join(map(str, choices))}; got {text!r}")
     if typing.get_origin(hint) is tuple:
-        parts = [part.strip() for part in text.strip("()[]").split(",") if part.strip()]
+        inside = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text  # but "dog (1)" is a name
+        parts = [part.strip() for part in inside.split(",") if part.strip()]
         kinds = [choices[0]] * len(parts) if choices[1:] == (...,) else list(choices)
         if len(kinds) != len(parts):
             raise ConfigError(f"{key} takes {len(kinds)} values with commas between them; got {text!r}")
@@ -259,6 +261,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     """Keys whose values differ, of two configurations as JSON: key -> (old, new)."""
     keys = [*old, *(key for key in new if key not in old)]
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def is_free(key: str, old: Any, new: Any) -> bool:
+    """Whether a run may go on with another value of this key."""
+    return key in FREE or (key in MOVABLE and old is not None and new is not None)
 
 
 def command_of(config: RunConfig, default: RunConfig) -> str:

@@ -5,17 +5,17 @@ in each epoch. Whatever is random about an example follows from its draw: which 
 which view of it, how both are augmented.
 
 A file that cannot be read is an error that names it, and none is replaced in silence: a run must not depend on how
-often a disk failed. `check` looks at the beginning of every sound before the first step; pictures are read whole
-when their embeddings are cached. What cannot be mended is left out by its id, in the configuration.
+often a disk failed. `check_files` looks at the beginning of every sound and picture before the first step; pictures
+are read whole when their embeddings are cached. What cannot be mended is left out by its id, in the configuration.
 
 Shapes: S samples of a sound, V numbers of a cached embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +23,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from unibrivl.audio import load_audio, read_blocks
+from unibrivl.audio import AudioError, load_audio, load_part
 from unibrivl.audio.io import open_source
 from unibrivl.data import DatasetError, Listing, Sample
-from unibrivl.data.pictures import open_picture
+from unibrivl.data.pictures import fault_of_picture, open_picture
 from unibrivl.training.augment import PictureAugmentation
 from unibrivl.training.augment_sound import SoundAugmentation
 from unibrivl.training.parts import Batch
 from unibrivl.training.sampler import Draw, derive
-from unibrivl.training.target_cache import TargetCache, pixels_of, told
+from unibrivl.training.target_cache import MOST_NAMED, TargetCache, pixels_of
 
 CROP, SOUND, PICTURE, PIXELS = range(4)  # what a draw's seed is derived for
-BLOCK_S = 1.0  # of a file of which only the beginning is wanted
 TRAIN_NAMES = ("train", "training")
 VALID_NAMES = ("valid", "validation", "val", "dev", "test", "eval", "evaluation")  # the first that is there
 
@@ -119,22 +118,18 @@ class Pairs:
             return [picture_of(one) for one in self.pictures]
         return [picture_of(self.pictures[place]) for places in self.pictures_of.values() for place in places]
 
+    def used(self) -> Iterable[tuple[Sample, str | None, str | None]]:
+        """Samples of which an example may be made, each with the sound and the picture that are taken of it."""
+        if not self.by_label:
+            return ((one, one.audio, one.image) for one in self.sounds)
+        places = [place for places in self.pictures_of.values() for place in places]
+        return (
+            *((one, one.audio, None) for one in self.sounds),
+            *((self.pictures[place], None, self.pictures[place].image) for place in places),
+        )
+
     def check(self) -> None:
-        """Open every sound; one error names all that cannot be. Nothing is decoded, so damage further on stays."""
-        paths = sorted({one.audio for one in self.sounds if one.audio})
-
-        def fault(path: str) -> str | None:
-            try:
-                with open_source(path):
-                    return None
-            except (ValueError, OSError) as error:
-                return str(error).removeprefix(f"{path}: ")
-
-        with ThreadPoolExecutor(max_workers=4, thread_name_prefix="unibrivl-check") as pool:
-            faults = tqdm(pool.map(fault, paths), total=len(paths), desc="sounds", unit="file", disable=None)
-            broken = {path: why for path, why in zip(paths, faults, strict=True) if why is not None}
-        if broken:
-            raise DatasetError(told(broken, len(paths)))
+        check_files(self)
 
     def summary(self) -> str:
         how = f"{len(self.sounds)} pairs"
@@ -142,6 +137,51 @@ class Pairs:
             pictures = sum(map(len, self.pictures_of.values()))
             how = f"{len(self.sounds)} sounds and {pictures} pictures of {len(self.pictures_of)} labels"
         return how
+
+
+def check_files(*parts: Pairs) -> None:
+    """Open every sound and picture; one error names all that cannot be. Nothing is decoded, so damage further on
+    stays."""
+    sounds, pictures, ids = dict[str, float](), dict[str, None](), dict[str, list[str]]()
+    for one, sound, picture in (row for part in parts for row in part.used()):
+        if sound is not None:
+            sounds[sound] = max(sounds.get(sound, 0.0), one.start_s or 0.0)
+        if picture is not None:
+            pictures[picture] = None
+        for path in {sound, picture} - {None}:
+            ids.setdefault(str(path), []).append(one.id)
+
+    def fault_of_sound(path: str) -> str | None:
+        try:
+            seconds = exact_seconds(path)
+        except (ValueError, OSError) as error:
+            return str(error).removeprefix(f"{path}: ")
+        if seconds is not None and sounds[path] >= seconds and sounds[path]:
+            return f"it ends at {seconds:g} s, before a sample that begins at {sounds[path]:g} s"
+        return None
+
+    broken = dict[str, str]()
+    with ThreadPoolExecutor(max_workers=4, thread_name_prefix="unibrivl-check") as pool:
+        checks: tuple[tuple[str, list[str], Callable[[str], str | None]], ...] = (
+            ("sounds", sorted(sounds), fault_of_sound),
+            ("pictures", sorted(pictures), fault_of_picture),
+        )
+        for what, paths, fault in checks:
+            faults = tqdm(pool.map(fault, paths), total=len(paths), desc=what, unit="file", disable=None)
+            broken |= {path: why for path, why in zip(paths, faults, strict=True) if why is not None}
+    if broken:
+        raise DatasetError(told(broken, len(sounds) + len(pictures), ids))
+
+
+def told(broken: dict[str, str], number: int, ids: dict[str, list[str]]) -> str:
+    """Files that cannot be used, and the setting that leaves their samples out."""
+    named = "; ".join(f"{path}: {why}".rstrip(".") for path, why in sorted(broken.items())[:MOST_NAMED])
+    more = f"; and {len(broken) - MOST_NAMED} more" if len(broken) > MOST_NAMED else ""
+    without = sorted({one for path in broken for one in ids[path]})
+    way = "leave their samples out"
+    if not any("," in one for one in without):
+        way += f": --set {shlex.quote('data.leave_out=' + ','.join(without))}"
+    return f"{len(broken)} of {number} files cannot be used: {named}{more}. Mend or remove them, or {way}"
 
 
 def picture_of(one: Sample) -> str:
@@ -165,37 +205,58 @@ def no_pairs(listing: Listing) -> str:
 
 
 def part_of(one: Sample, rate_hz: int, seconds: float, chance: np.random.Generator | None = None) -> np.ndarray:
-    """At most `seconds` of the part of a file that a sample means, (S,) float32; a random part if there is chance."""
+    """At most `seconds` of the part of a file that a sample means, (S,) float32; a random part if there is chance.
+
+    Where the file says how long it is and can be entered anywhere (WAV, AIFF, FLAC), only what is heard is read.
+    """
     assert one.audio is not None, "a pair has a sound"
     first = round((one.start_s or 0.0) * rate_hz)
     last = None if one.end_s is None else round(one.end_s * rate_hz)
     most = max(1, round(seconds * rate_hz))
     if chance is None:  # the beginning: what follows need not be decoded
-        last = first + most if last is None else min(last, first + most)
-    samples_S = load_audio(one.audio, rate_hz=rate_hz).samples if last is None else head(one.audio, rate_hz, last)
-    samples_S = samples_S[first:last]
-    if not len(samples_S):
-        raise DatasetError(
-            f"{one.id}: {one.audio} ends before {one.start_s} s, where this sample begins. Correct start_s, or leave "
-            f"the sample out (data.leave_out={one.id})"
-        )
+        return between(one, rate_hz, first, first + most if last is None else min(last, first + most))
+    length_s = exact_seconds(one.audio)
+    if length_s is not None:
+        length = int(length_s * rate_hz)
+        spare = min(length, length if last is None else last) - first - most
+        begin = first + (int(chance.integers(spare + 1)) if spare > 0 else 0)
+        end = begin + most if last is None else min(last, begin + most)
+        try:
+            return between(one, rate_hz, begin, end)
+        except DatasetError:
+            if begin == first:
+                raise
+            # it is shorter than it says: a part of what there is
+    samples_S: np.ndarray = between(one, rate_hz, first, last)
     spare = len(samples_S) - most
-    if spare > 0 and chance is not None:
-        begin = int(chance.integers(spare + 1))
-        samples_S = samples_S[begin : begin + most]
-    return samples_S[:most]
+    begin = int(chance.integers(spare + 1)) if spare > 0 else 0
+    return samples_S[begin : begin + most]
 
 
-def head(path: str, rate_hz: int, num_samples: int) -> np.ndarray:
-    """The first samples of a file, as `load_audio` gives them; the rest is not decoded."""
-    blocks, held = list[np.ndarray](), 0
-    with closing(read_blocks(path, BLOCK_S, rate_hz=rate_hz)) as read:  # type: ignore[type-var]
-        for block in read:
-            blocks.append(block.samples)
-            held += len(block.samples)
-            if held >= num_samples:
-                break
-    return np.concatenate(blocks)[:num_samples]
+def between(one: Sample, rate_hz: int, first: int, last: int | None) -> np.ndarray:
+    """The samples from `first` up to `last` of a file, as many as there are."""
+    too_late = DatasetError(
+        f"{one.id}: {one.audio} ends before {first / rate_hz} s, where this part begins, or the part is empty. Mend "
+        f"start_s and end_s, or leave the sample out: --set {shlex.quote(f'data.leave_out={one.id}')}"
+    )
+    if last is not None and last <= first:
+        raise too_late
+    if not first and last is None:
+        return load_audio(one.audio, rate_hz=rate_hz).samples
+    try:
+        return load_part(one.audio, first / rate_hz, None if last is None else last / rate_hz, rate_hz=rate_hz).samples
+    except AudioError as error:
+        if "ends before" not in error.reason:
+            raise
+        raise too_late from error
+
+
+def exact_seconds(path: str) -> float | None:
+    """How long a sound is, where its header can be trusted; None where only decoding would tell."""
+    with open_source(path) as sound:
+        if sound.claimed_frames is None or sound.damage or not sound.can_jump:
+            return None
+        return sound.claimed_frames / sound.rate_hz
 
 
 # ---- batches --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ writes.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ from unibrivl.training.checkpoint import (
     write_json,
     write_state,
 )
-from unibrivl.training.config import FREE, RunConfig, as_written, differences, to_json
+from unibrivl.training.config import RunConfig, as_written, differences, is_free, to_json
 from unibrivl.training.ema import AverageWeights
 from unibrivl.training.journal import Journal
 from unibrivl.training.memory import estimate
@@ -139,7 +140,8 @@ class Run:
     def _claim_folder(self, resume: bool) -> Path | None:
         """The checkpoint to go on from. Refuses to write over another run, or to go on as another run."""
         last, saved = self.checkpoints.last(), self.folder / "run.json"
-        if not resume and (last is not None or (self.folder / "metrics.jsonl").exists()):
+        rows = self.folder / "metrics.jsonl"  # empty where a run ended before its first step
+        if not resume and (last is not None or (rows.exists() and rows.stat().st_size)):
             raise ValueError(
                 f"{self.folder} holds a run already: pass --resume to go on with it, or --set output_dir=... to begin "
                 "another one"
@@ -147,7 +149,7 @@ class Run:
         now = to_json(self.config)
         if last is not None and saved.exists():
             changed = differences(read_json(saved), now)
-            fixed = {key: values for key, values in changed.items() if key not in FREE}
+            fixed = {key: values for key, values in changed.items() if not is_free(key, *values)}
             if fixed:
                 told = ", ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in fixed.items())
                 was = " ".join(f"--set {key}={as_written(old)}" for key, (old, _) in fixed.items())
@@ -366,7 +368,16 @@ def accelerator_for(config: RunConfig) -> Any:
     # Objectives leave parts of a model unused: a projection that no term looks through, a tower whose vectors are kept
     # and gradients are what is sent, not copies of it
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
-    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp])
+    # Processes that were started together must know of each other, or all would write one folder. On CPUs Accelerate
+    # looks only if it is told to, which `accelerate launch` does and torchrun does not
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    cpu = world > 1 and not torch.accelerator.is_available()
+    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp], cpu=cpu)
+    if accelerator.num_processes != world:
+        raise ValueError(
+            f"WORLD_SIZE is {world} and this process belongs to a group of {accelerator.num_processes}: start the run "
+            "with accelerate launch, or unset WORLD_SIZE for one process alone"
+        )
     if config.precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("precision=fp16 needs a GPU: set precision=bf16, or no")
     return accelerator

@@ -17,6 +17,7 @@ Shapes: B rows of a group, V numbers of an embedding.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -50,6 +51,7 @@ PART_S = 10.0  # OURS: of work that a kill may cost
 MANY_PARTS = 16  # above which they are joined, for every part in use holds a file open
 SETTLED_S = 2.0  # OURS: FAT's tick; a file written so shortly before may be written again in the same one
 MOST_NAMED = 20  # files in one message
+ELSEWHERE = "Make room or make it writable, or choose another folder for the cache (data.cache=FOLDER)"
 HASH_BYTES, VIEW_BYTES = 16, 2
 FORMAT = 1  # of what is stored, part of the fingerprint
 
@@ -261,20 +263,30 @@ class Contents:
 
     def _load(self) -> dict[str, list]:
         try:
-            return json.loads(self.file.read_text(encoding="utf-8"))
+            known = json.loads(self.file.read_text(encoding="utf-8"))
+            if all(len(entry) == 3 and bytes.fromhex(entry[2]) for entry in known.values()):
+                return known
         except FileNotFoundError:
             return {}
-        except ValueError:
-            logger.warning("%s is damaged: every file is read again", self.file)
-            return {}
+        except NotADirectoryError as error:
+            raise OSError(f"{self.file.parent} is no folder. {ELSEWHERE}") from error
+        except (ValueError, TypeError, AttributeError):
+            known = None
+        logger.warning("%s is damaged: every file is read again", self.file)
+        return {}
 
 
 def replace(path: Path, text: str) -> None:
     """Write a file at once or not at all; of several who do so together the last counts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written: {error}. {ELSEWHERE}") from error
 
 
 def digest(path: str) -> bytes:

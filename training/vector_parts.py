@@ -131,14 +131,21 @@ class Parts:
     def _array(self, name: str, what: str) -> np.ndarray:
         """One tensor of a part, mapped into memory."""
         path = self.folder / name
+        foreign = ValueError(f"{path} is no part of this cache, or cut off: remove it, and its rows are made again")
+        size = path.stat().st_size
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            about = json.loads(file.read(length))[what]
-        start, end = about["data_offsets"]
-        kind, shape = {"F32": np.float32, "U8": np.uint8}[about["dtype"]], tuple(about["shape"])
+            if length > size:
+                raise foreign
+            try:
+                about = json.loads(file.read(length))[what]
+                start, end = about["data_offsets"]
+                kind, shape = {"F32": np.float32, "U8": np.uint8}[about["dtype"]], tuple(about["shape"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise foreign from error
         expected = (self.width if what == "embeds" else self.key_bytes,)
-        if shape[1:] != expected or path.stat().st_size < 8 + length + end:
-            raise ValueError(f"{path} is no part of this cache, or cut off: remove it, and its rows are made again")
+        if shape[1:] != expected or size < 8 + length + end:
+            raise foreign
         if not end - start:
             return np.empty(shape, kind)
         return np.memmap(path, kind, "r", 8 + length + start, shape)

@@ -179,6 +179,8 @@ def test_what_cannot_be_prepared_is_written_down(tmp_path):
     assert {name for name, told in status.items() if told == "missing"} == {"link", "never"}
     assert all(entry["reason"] for entry in prepared.entries if entry["status"] != "found")
     assert prepared.summary() == "clips: found 2 of 20 (1 damaged), 6 corrupt, 12 missing"
+    reasons = {entry["id"]: entry["reason"] for entry in prepared.corrupt}
+    assert reasons["deaf"] == "no sound: it has no sound track"  # and not all that was tried besides
     half = next(entry for entry in prepared.entries if entry["id"] == "half")
     assert half["damage"]
     assert 0.5 < half["seconds"] < 2.9
@@ -317,3 +319,15 @@ def test_help_imports_no_decoder():
         "assert not {'torch', 'av', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_full_disk_says_what_stays_and_what_to_do(tmp_path, monkeypatch):
+    write_video(tmp_path / "clips" / "a.mp4")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unibrivl.data.prepare.write_picture", full)
+    with pytest.raises(OSError, match="the disk is full. What is made stays"):
+        prepare_videos([tmp_path / "clips"], tmp_path / "out", progress=False)
+    assert not list((tmp_path / "out").rglob("*.partial"))

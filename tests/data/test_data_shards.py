@@ -252,3 +252,41 @@ def test_prepared_folders_and_odd_samples(tmp_path):
         write_shards(Listing("twins", (twin, twin)), tmp_path / "twins")
     with pytest.raises(DatasetError, match="suffix"):
         write_shards(Listing("odd", (replace(twin, image=twin.audio[:-4] + "_2.wav"),)), tmp_path / "odd")
+
+
+def test_an_index_of_others_deletes_nothing_elsewhere(tmp_path):
+    """What an old index names is removed before shards are written; one from a stranger may name anything."""
+    precious, out = tmp_path / "precious.tar", tmp_path / "out"
+    precious.write_bytes(b"mine")
+    out.mkdir()
+    old = {"name": "x", "samples": 1, "shards": [{"file": "../precious.tar", "samples": 1, "digest": ""}]}
+    (out / "index.json").write_text(json.dumps(old))
+    write_shards(listing_of(tmp_path / "clips", 3), out, progress=False)
+    assert precious.read_bytes() == b"mine"
+
+
+def test_a_torn_index_beside_a_shard_is_made_again(tmp_path):
+    shards = write_shards(listing_of(tmp_path / "clips", 3), tmp_path / "out", progress=False)
+    (beside,) = (tmp_path / "out").glob(".*.index.npz")
+    beside.write_bytes(beside.read_bytes()[:200])
+    assert Shards(tmp_path / "out").keys == shards.keys
+
+
+def test_reading_needs_no_room_on_the_disk(tmp_path, monkeypatch):
+    path = write_tar(tmp_path / "a.tar", [("a.txt", b"one")])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert len(Shards(path)) == 1
+
+
+def test_a_full_disk_is_said_and_nothing_half_stays(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unibrivl.data.shards.add", full)
+    with pytest.raises(OSError, match="the disk is full. Make room"):
+        write_shards(listing_of(tmp_path / "clips", 3), tmp_path / "out", progress=False)
+    assert not list((tmp_path / "out").glob(".*partial"))

@@ -227,3 +227,20 @@ def test_the_commit_says_when_files_were_changed(tmp_path):
     assert len(clean) == 12 and int(clean, 16)
     (tmp_path / "a.py").write_text("2")
     assert version(tmp_path) == f"{clean}+changes"
+
+
+def test_merge_says_what_it_was_given(tmp_path, monkeypatch, capsys):
+    """A whole model, a base that is named from elsewhere, and a run that was moved."""
+    config = configured(tmp_path / "run", "lora", "steps=1")
+    train(config, tiny_run.build)
+    run = Path(config.output_dir)
+    assert main(["merge", str(run / "base"), str(tmp_path / "out")]) == 2
+    assert "is a whole model already" in capsys.readouterr().err
+    moved = tmp_path / "moved"
+    run.rename(moved)
+    assert main(["merge", str(moved / "model"), str(tmp_path / "whole")]) == 0
+    assert (tmp_path / "whole" / "model.safetensors").exists()
+    shutil.rmtree(moved / "base")
+    capsys.readouterr()
+    assert main(["merge", str(moved / "model"), str(tmp_path / "again")]) == 2
+    assert "pass --base" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import tiny_run
 
 from unibrivl.cli import main, train
-from unibrivl.training.config import ConfigError, command_of, differences, from_json, override, to_json
+from unibrivl.training.config import ConfigError, command_of, differences, from_json, override, parse, to_json
 from unibrivl.training.recipes import RECIPES, load_recipe
 
 
@@ -129,3 +129,28 @@ def test_a_mistake_ends_in_one_line(capsys):
     assert capsys.readouterr().err == (
         "unibrivl train: there is no key 'learning_rat' in this recipe: did you mean 'learning_rate'?\n"
     )
+
+
+def test_names_keep_the_brackets_they_end_in():
+    """Copies of files are called "dog (1)"."""
+    assert parse("dog (1)", tuple[str, ...], "key") == ("dog (1)",)
+    assert parse("a,dog (1)", tuple[str, ...], "key") == ("a", "dog (1)")
+    assert parse("(0.9, 0.98)", tuple[float, float], "key") == (0.9, 0.98)
+    assert parse("[]", tuple[str, ...], "key") == () == parse("", tuple[str, ...], "key")
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"), [((), "stopped before the first checkpoint"), (("step_00000004",), "step_00000004: the same")]
+)
+def test_a_stop_by_hand_says_where_it_stands(saved, told, tmp_path, monkeypatch, capsys):
+    for name in saved:
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "checkpoint.json").write_text('{"step": 4, "metric": null}')
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unibrivl.training.loop.train", stopped)
+    assert main(["train", "--recipe", "tones", "--set", f"output_dir={tmp_path}"]) == 130
+    said = capsys.readouterr().err
+    assert told in said and "--resume" in said

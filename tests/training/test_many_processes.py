@@ -77,3 +77,17 @@ def test_two_processes_make_the_run_of_one_and_go_on_as_one(tmp_path, options):
     assert done.returncode == 0, done.stderr
     again = load_file(tmp_path / "two" / "model" / "model.safetensors")
     assert all((again[name] == weight).all() for name, weight in ours.items())
+
+
+def test_torchrun_on_cpus_makes_one_run_and_not_two(tmp_path):
+    """Accelerate looks for other processes on CPUs only if told to: both would train alone and write one folder."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent), "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("ACCELERATE_USE_CPU", None)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    done = subprocess.run(
+        [*command, str(SCRIPT), str(tmp_path / "two"), *SETTINGS],
+        env=environment, text=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    generators = json.loads((tmp_path / "two" / "checkpoints" / "step_00000006" / "random.json").read_text())
+    assert sorted(generators) == ["0", "1"]

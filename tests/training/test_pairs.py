@@ -12,10 +12,11 @@ import tiny_pairs
 from tiny_datasets import make_sounds_and_pictures
 
 from unibrivl import data
-from unibrivl.audio import load_audio
+from unibrivl.audio import load_audio, load_part
 from unibrivl.data import DatasetError, Listing, Sample
+from unibrivl.training import pairs as pairs_module
 from unibrivl.training.augment_sound import SoundAugmentation
-from unibrivl.training.pairs import Pairs, divided, part_of, without
+from unibrivl.training.pairs import Pairs, check_files, divided, part_of, without
 from unibrivl.training.sampler import Draw
 
 RATE_HZ = tiny_pairs.RATE_HZ
@@ -122,7 +123,7 @@ def test_broken_sounds_are_all_named_before_the_first_step(tmp_path):
     for place in (1, 4):
         (folder / f"thing_{place:02}.wav").write_bytes(b"RIFF no sound")
     listing = data.load(folder)
-    with pytest.raises(DatasetError, match="2 of 6 files") as caught:
+    with pytest.raises(DatasetError, match="2 of 12 files.*--set data.leave_out=thing_01,thing_04") as caught:
         Pairs(listing, RATE_HZ).check()
     assert "thing_01.wav" in str(caught.value) and "thing_04.wav" in str(caught.value)
     rest = without(listing, ("thing_01", "thing_04"))
@@ -130,6 +131,55 @@ def test_broken_sounds_are_all_named_before_the_first_step(tmp_path):
     assert len(rest) == 4
     with pytest.raises(ValueError, match="no sample of that id"):
         without(listing, ("thing_99",))
+
+
+def test_one_error_names_sounds_and_pictures_of_both_parts_and_the_setting(tmp_path):
+    """Not one kind, or one part, at each start; the setting can be pasted."""
+    folder = tiny_pairs.by_stem(tmp_path / "mine", 6)
+    (folder / "thing_00.wav").write_bytes(b"RIFF no sound")
+    (folder / "thing_05.png").write_bytes(b"no picture")
+    (folder / "thing_02.wav").rename(folder / "two dogs (1).wav")
+    (folder / "thing_02.png").unlink()
+    (folder / "two dogs (1).png").write_bytes(b"")
+    listing = data.load(folder)
+    train, valid = (listing.filter(lambda one, at=at: (one.id > "thing_03") == at) for at in (False, True))
+    with pytest.raises(DatasetError) as caught:
+        check_files(Pairs(train, RATE_HZ), Pairs(valid, RATE_HZ))
+    assert "3 of 12 files" in str(caught.value)
+    assert "--set 'data.leave_out=thing_00,thing_05,two dogs (1)'" in str(caught.value)
+    late = replace(listing[1], start_s=9.0)
+    with pytest.raises(DatasetError, match=r"it ends at 0\.4 s, before a sample that begins at 9 s"):
+        Pairs(replace(listing, samples=(late,)), RATE_HZ).check()
+
+
+def test_a_random_part_of_a_long_file_reads_only_that(tmp_path, monkeypatch):
+    rate_hz, asked = RATE_HZ, []
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 60 * rate_hz).astype(np.float32)
+    for suffix in ("wav", "flac"):
+        path = str(tmp_path / f"long.{suffix}")
+        soundfile.write(path, noise, rate_hz, subtype="PCM_16")
+        whole = load_audio(path).samples
+        with monkeypatch.context() as patch:
+            patch.setattr(pairs_module, "load_audio", lambda *args, **kwargs: pytest.fail("all of it was read"))
+            patch.setattr(
+                pairs_module, "load_part", lambda path, *at, **more: asked.append(at) or load_part(path, *at, **more)
+            )
+            part = part_of(Sample("a", audio=path), rate_hz, 2.0, np.random.default_rng(4))
+        begin = int(np.random.default_rng(4).integers(len(whole) - 2 * rate_hz + 1))  # as it was drawn from the whole
+        assert np.array_equal(part, whole[begin : begin + 2 * rate_hz])
+    assert all(end - start == pytest.approx(2.0) for start, end in asked) and len(asked) == 2
+
+
+def test_a_file_that_is_shorter_than_it_says_still_gives_a_part(tmp_path):
+    path = tmp_path / "cut.flac"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 20 * RATE_HZ).astype(np.float32)
+    soundfile.write(path, noise, RATE_HZ)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    there = load_audio(str(path)).samples
+    for seed in range(6):
+        part = part_of(Sample("a", audio=str(path)), RATE_HZ, 1.0, np.random.default_rng(seed))
+        assert 0 < len(part) <= RATE_HZ
+        assert any(np.array_equal(part, there[at : at + len(part)]) for at in np.flatnonzero(there == part[0]))
 
 
 # ---- what is held out -----------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ import shutil
 import pytest
 import tiny_pairs
 import torch
+from transformers import CLIPVisionModelWithProjection
 
 from unibrivl.cli import main
 from unibrivl.data import DatasetError
 from unibrivl.embedder import load
+from unibrivl.modeling import UniBriVLModel
 from unibrivl.training import target_cache
 from unibrivl.training.config import ConfigError, override
 from unibrivl.training.journal import read_rows
@@ -185,6 +187,37 @@ def test_broken_files_stop_a_run_before_its_first_step(folder, tower, tmp_path):
     shutil.copytree(folder, mine)
     (mine / "thing_03.png").write_bytes(b"no picture")
     config = configured(mine, tmp_path, "run", "steps=1", tower=tower)
-    with pytest.raises(DatasetError, match=r"1 of 10 files.*thing_03\.png.*leave_out"):
+    with pytest.raises(DatasetError, match=r"1 of 20 files.*thing_03\.png.*leave_out"):
         train(config, pairs.build)
     train(override(config, ["data.leave_out=thing_03", f"output_dir={tmp_path / 'other'}"]), pairs.build)
+
+
+def test_a_base_that_was_saved_in_half_trains_in_float32(folder, tower, tmp_path):
+    outcome = train(configured(folder, tmp_path, "run", "steps=1", tower=tower), pairs.build)
+    half = tmp_path / "half"
+    shutil.copytree(outcome.model, half)
+    UniBriVLModel.from_pretrained(outcome.model).half().save_pretrained(half)
+    parts = pairs.build(configured(folder, tmp_path, "on", f"model.base={half}"))
+    assert {weight.dtype for weight in parts.model.parameters()} == {torch.float32}
+    eye = tmp_path / "eye"
+    shutil.copytree(tower, eye)
+    CLIPVisionModelWithProjection.from_pretrained(tower).half().save_pretrained(eye)
+    parts = pairs.build(configured(folder, tmp_path, "eyes", tower=eye))
+    assert {weight.dtype for weight in parts.model.parameters()} == {torch.float32}
+
+
+def test_a_model_that_is_not_there_is_answered_with_its_setting(folder, tmp_path, monkeypatch):
+    def unreachable(*names, **options):
+        raise OSError("no such repository")
+
+    monkeypatch.setattr(UniBriVLModel, "from_pretrained_towers", unreachable)
+    with pytest.raises(ConfigError, match=r"model\.audio=huge is no folder of a model, no size \(tiny"):
+        pairs.build(configured(folder, tmp_path, "run", "model.audio=huge"))
+
+
+def test_a_run_may_go_on_with_its_cache_elsewhere(folder, tower, tmp_path):
+    config = configured(folder, tmp_path, "run", "steps=2", tower=tower)
+    train(config, pairs.build)
+    train(override(config, [f"data.cache={tmp_path / 'moved'}"]), pairs.build, resume=True)
+    with pytest.raises(ValueError, match="data.cache was"):
+        train(override(config, ["data.cache=none"]), pairs.build, resume=True)

@@ -16,7 +16,7 @@ from unibrivl.modeling.front_end_speechlm import num_frames
 from unibrivl.training.config import override
 from unibrivl.training.journal import read_rows
 from unibrivl.training.loop import train
-from unibrivl.training.recipes import speechlm, speechlm_units
+from unibrivl.training.recipes import speechlm, speechlm_data, speechlm_units
 from unibrivl.training.recipes.speechlm_data import LETTERS, Texts, chosen, divided, sounds_of
 from unibrivl.training.sampler import Batches, Draw
 
@@ -284,3 +284,29 @@ def test_what_is_heard(folder, tmp_path):
         chosen((str(tmp_path / "empty"),), ())
     with pytest.raises(ValueError, match=r"data\.without"):
         chosen((str(tmp_path / "list.csv"),), ("test", "train"))
+
+
+def test_of_two_runs_that_make_the_same_units_the_first_wins(tmp_path):
+    units = speechlm_units.Units.joined([np.zeros(3, np.int32)], 4, 50)
+    units.save(tmp_path / "key", {})
+    speechlm_units.Units.joined([np.ones(3, np.int32)], 4, 50).save(tmp_path / "key", {})
+    assert speechlm_units.Units.load(tmp_path / "key")[0].tolist() == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_teacher_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(ValueError, match="name the folder `model` of a run"):
+        speechlm.digest_of(tmp_path / "nowhere")
+
+
+def test_a_crop_of_a_long_clip_reads_no_more(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 30 * 16_000).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", noise, 16_000, subtype="FLOAT")
+    (sample,) = speechlm_data.sounds_of(str(tmp_path / "long.wav"))
+    units = speechlm_units.Units.joined([np.arange(1499, dtype=np.int32)], 1499, 50)
+    data = speechlm_data.SoundsAndUnits([sample], units, [0], 50)
+    monkeypatch.setattr(speechlm_data, "load_audio", lambda *a, **k: pytest.fail("all of it was read"))
+    example = data.crop(0, np.random.default_rng(3))
+    first = int(example["units"][0])
+    assert np.array_equal(example["samples"], noise[first * 320 : (first + 49) * 320 + 400])
+    assert len(example["units"]) == 50

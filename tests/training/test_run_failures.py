@@ -172,3 +172,19 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.value for event in events.Scalars("train/loss")] == [0.5]
+
+
+def test_a_run_that_ended_before_its_first_step_is_in_nobodys_way(tmp_path):
+    """A mistake in the settings is mended and the same command given again."""
+    Journal(tmp_path)
+    assert train(config(tmp_path), tiny_run.build).step == 4
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(config(tmp_path), tiny_run.build)
+
+
+def test_processes_that_do_not_know_of_each_other_do_not_write_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)  # so nobody asks Accelerate to look on CPUs
+    with pytest.raises(ValueError, match="WORLD_SIZE is 2 and this process belongs to a group of 1"):
+        train(config(tmp_path), tiny_run.build)
+    assert not (tmp_path / "run.json").exists()

@@ -336,3 +336,30 @@ def test_broken_pictures_are_named(tmp_path, model, pictures):
     broken.write_bytes(b"\xff\xd8\xff no picture")
     with pytest.raises(UnreadableTargets, match=r"broken\.jpg"):
         TargetCache(tmp_path / "cache", picture_tower(model, processor())).prepare([*pictures, str(broken)])
+
+
+def test_a_folder_that_cannot_be_written_is_said_with_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "a.bin").write_bytes(b"a")
+    cache = TargetCache(tmp_path / "file", Tower("t", 2, str, lambda read, seeds: np.zeros((len(read), 2))))
+    with pytest.raises(OSError, match="data.cache=FOLDER"):
+        cache.prepare([str(tmp_path / "a.bin")])
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 64, b"\x08" + b"\0" * 7 + b"no json!", b"\x02" + b"\0" * 7 + b"{}"])
+def test_a_part_that_is_none_is_named(content, tmp_path):
+    """Not a MemoryError for a header that claims to be huge."""
+    cache = TargetCache(tmp_path, Tower("t", 2, str, lambda read, seeds: np.zeros((len(read), 2))))
+    (tmp_path / "a.bin").write_bytes(b"a")
+    cache.prepare([str(tmp_path / "a.bin")])
+    (cache.parts.folder / "9-x.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="9-x.safetensors is no part of this cache"):
+        cache.prepare([str(tmp_path / "a.bin")])
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": [1]}', '{"a": null}'])
+def test_a_list_of_contents_that_is_none_is_made_again(text, tmp_path):
+    (tmp_path / "contents.json").write_text(text)
+    (tmp_path / "a.bin").write_bytes(b"a")
+    cache = TargetCache(tmp_path, Tower("t", 2, str, lambda read, seeds: np.zeros((len(read), 2))))
+    assert cache.prepare([str(tmp_path / "a.bin")]) == 1

@@ -11,9 +11,11 @@ from nothing and trains. An image tower that was loaded stays as it is, and its 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -38,7 +40,7 @@ from unibrivl.training.objectives.cx import CXLoss
 from unibrivl.training.objectives.distillation import DistillationLoss
 from unibrivl.training.objectives.in_batch import InBatchLoss
 from unibrivl.training.objectives.moco import MoCoLoss
-from unibrivl.training.pairs import Collate, Pairs, divided, without
+from unibrivl.training.pairs import Collate, Pairs, check_files, divided, without
 from unibrivl.training.parts import About, Parts
 from unibrivl.training.retrieval import Retrieval
 from unibrivl.training.target_cache import TargetCache, picture_tower
@@ -183,9 +185,7 @@ def build(config: RunConfig) -> Parts:
         evaluate = Retrieval(held_out, collate, config.batch_size, config.data.most_validation)
 
     def prepare() -> None:
-        pairs.check()
-        if evaluate is not None:
-            evaluate.pairs.check()
+        check_files(pairs, *([evaluate.pairs] if evaluate is not None else []))
         if caches:
             caches["train"].prepare(pairs.picture_paths())
         if caches and evaluate is not None:
@@ -239,7 +239,8 @@ def listings(settings: PairsData, seed: int) -> tuple[datasets.Listing, datasets
 def model_for(settings: PairsModel) -> tuple[UniBriVLModel, UniBriVLProcessor]:
     """The model that will train, and its processor."""
     if settings.base is not None:
-        model = UniBriVLModel.from_pretrained(settings.base)
+        # what trains needs 32 bits; whoever saved it in 16 wanted it small
+        model = fetched(UniBriVLModel.from_pretrained, settings, ("base",), settings.base, dtype=torch.float32)
         if settings.freeze_image is not None and settings.freeze_image != model.config.freeze_vision_model:
             model.config.freeze_vision_model = settings.freeze_image
             model.vision_model.requires_grad_(not settings.freeze_image)
@@ -249,10 +250,28 @@ def model_for(settings: PairsModel) -> tuple[UniBriVLModel, UniBriVLProcessor]:
     fields = {**HEADS.get(settings.audio, {}), "freeze_vision_model": frozen}
     audio, image = tower_for(settings.audio, AUDIO_SIZES), tower_for(settings.image, IMAGE_SIZES)
     whole = isinstance(audio, str) and isinstance(image, str)
-    model = UniBriVLModel.from_pretrained_towers(audio, image, text=settings.text and whole, **fields)
+    loaded = [name for name, tower in (("audio", audio), ("image", image)) if isinstance(tower, str)]
+    in_full = {f"{name}_kwargs": {"dtype": torch.float32} for name in loaded}
+    model = fetched(
+        UniBriVLModel.from_pretrained_towers,
+        *(settings, loaded, audio, image),
+        **{"text": settings.text and whole, **in_full, **fields},
+    )
     if whole:
         return model, UniBriVLProcessor.from_pretrained_towers(audio, image, text=settings.text)
     return model, UniBriVLProcessor(extractor_for(settings.audio), image_processor_for(settings.image))
+
+
+def fetched(
+    load: Callable[..., UniBriVLModel], settings: PairsModel, keys: Sequence[str], *names: Any, **options: Any
+):
+    """What `load` gives; where a model is not to be had, the error says which setting asked for it."""
+    try:
+        return load(*names, **options)
+    except OSError as error:
+        asked = " or ".join(f"model.{key}={getattr(settings, key)}" for key in keys)
+        sizes = "" if "base" in keys else ", no size (tiny, small, base; for sounds large)"
+        raise ConfigError(f"{asked} is no folder of a model{sizes}, and was not found on the Hub: {error}") from error
 
 
 def tower_for(name: str, sizes: dict[str, dict[str, Any]]) -> Any:

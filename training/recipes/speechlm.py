@@ -188,8 +188,7 @@ def units_for(samples: list, settings: SpeechLMData, run: Path) -> tuple[Units, 
     if features is None:
         if settings.teacher is None:
             raise ConfigError("data.features=hidden needs data.teacher, the folder of a model that was trained before")
-        weights = (Path(settings.teacher) / "model.safetensors").read_bytes()
-        keyed |= {"teacher": hashlib.blake2b(weights, digest_size=12).hexdigest(), "layer": settings.layer}
+        keyed |= {"teacher": digest_of(Path(settings.teacher).expanduser()), "layer": settings.layer}
 
     def make() -> tuple[Units, np.ndarray]:
         heard = features or hidden_states(settings.teacher or "", settings.layer)
@@ -197,6 +196,17 @@ def units_for(samples: list, settings: SpeechLMData, run: Path) -> tuple[Units, 
 
     folder = Path(settings.cache).expanduser() if settings.cache else run / "units"
     return kept_units(folder, keyed, samples, make), samples
+
+
+def digest_of(teacher: Path) -> str:
+    """Of a model's weights."""
+    try:
+        with open(teacher / "model.safetensors", "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
+    except OSError as error:
+        raise ConfigError(
+            f"data.teacher={teacher} has no model.safetensors: name the folder `model` of a run of this recipe"
+        ) from error
 
 
 def tokenizer_for(settings: SpeechLMData) -> SpeechLMPhoneTokenizer | None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unibrivl.audio import load_audio
+from unibrivl.audio import load_audio, load_part
 from unibrivl.data.folder import load
 from unibrivl.data.layout import kind_of, walk
 from unibrivl.data.packs import load_sounds_and_pictures, load_speech_emotion, load_spoken_digits
@@ -47,6 +47,8 @@ def sounds_of(path: str) -> list[Sample]:
         raise DatasetError(f"{path} does not exist. data.sounds takes folders, tables and packs, with commas between")
     if name in PACKS and os.path.isdir(os.path.join(path, "audio")):
         found = list(PACKS[name](path))
+    elif os.path.isfile(path) and kind_of(path) in ("audio", "video"):
+        found = [Sample(name, audio=path)]
     elif os.path.isfile(path) or any(entry.startswith("metadata.") for entry in os.listdir(path)):
         found = list(load(path))
     else:
@@ -101,12 +103,17 @@ def divided(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[in
     return kept, sorted(held)
 
 
-def read(sample: Sample) -> np.ndarray:
-    """(S,) float32 at the model's rate."""
+def read(sample: Sample, begin: int = 0, end: int | None = None) -> np.ndarray:
+    """(S,) float32 at the model's rate; of what the sample means only its samples from `begin` up to `end`."""
     assert sample.audio is not None
-    samples = load_audio(sample.audio, rate_hz=RATE_HZ).samples
     first = round((sample.start_s or 0) * RATE_HZ)
-    return samples[first : round(sample.end_s * RATE_HZ) if sample.end_s is not None else None]
+    last = None if sample.end_s is None else round(sample.end_s * RATE_HZ)
+    if end is not None:
+        last = first + end if last is None else min(last, first + end)
+    first += begin
+    if not first and last is None:
+        return load_audio(sample.audio, rate_hz=RATE_HZ).samples
+    return load_part(sample.audio, first / RATE_HZ, None if last is None else last / RATE_HZ, rate_hz=RATE_HZ).samples
 
 
 # ---- examples and batches
@@ -144,10 +151,12 @@ class SoundsAndUnits:
     def crop(self, index: int, chance: np.random.Generator | None = None) -> dict[str, Any]:
         """A crop at a random place, or without `chance` the middle."""
         clip = self.clips[index]
-        samples, labels = read(self.samples[clip]), self.units[clip]
+        labels = self.units[clip]
         spare = max(0, len(labels) // self.ratio - self.max_frames)
         first = spare // 2 if chance is None else int(chance.integers(spare + 1))
-        samples = samples[first * HOP : (first + self.max_frames - 1) * HOP + FIELD]
+        # of a clip that is shorter all is read, down to the last sample that makes no frame
+        end = (first + self.max_frames - 1) * HOP + FIELD
+        samples = read(self.samples[clip], first * HOP, end if spare else None)[: end - first * HOP]
         labels = np.asarray(labels[first * self.ratio : (first + self.max_frames) * self.ratio])
         return {"samples": samples, "units": labels}
 

@@ -17,6 +17,7 @@ import logging
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ LOWEST_POWER = 1e-10  # OURS: -100 dB, below 16 bits
 FIT_FRAMES, FRAMES_OF_CLIP = 200_000, 2_000  # OURS: over an hour; one long clip is no cluster of its own
 ROUNDS = 50  # OURS: k-means stops earlier, when no frame moves
 BLOCK = 16_384  # frames at a time
+WAIT_S = 300  # OURS: between two words of a process that waits for the units
 HEAD_BYTES = 65_536  # of a file's either end, which stand for its content
 
 Read = Callable[[Sample], np.ndarray]
@@ -72,15 +74,25 @@ class Units:
         return cls(np.concatenate([*clips, np.empty(0, np.int32)]).astype(np.int32), starts, number, rate_hz)
 
     def save(self, folder: Path, about: dict[str, Any], **arrays: np.ndarray) -> None:
-        """All of it or nothing: written beside its place and renamed."""
-        partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        """All of it or nothing: written beside its place and renamed. Of two runs that do so the first wins."""
+        partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:12]}.partial")
+        try:
+            self._fill(partial, about, arrays)
+            os.rename(partial, folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not folder.exists():
+                raise OSError(
+                    f"{folder} could not be written: {error}. Make room or make it writable, or choose another folder "
+                    "for the units (data.cache=FOLDER)"
+                ) from error
+
+    def _fill(self, partial: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         partial.mkdir(parents=True)
         for name, array in {"labels": self.labels, "starts": self.starts, **arrays}.items():
             np.save(partial / f"{name}.npy", array)
         facts = {**about, "number": self.number, "rate_hz": self.rate_hz}
         (partial / "units.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        os.rename(partial, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Units:
@@ -259,8 +271,15 @@ def kept_units(folder: Path, settings: dict[str, Any], samples: Sequence[Sample]
     if rank == 0 and not place.exists():
         units, centres_KF = make()
         units.save(place, {**settings, "clips": len(samples)}, centres=centres_KF)
+    waited = 0
     while not place.exists():  # no barrier: that gives up after some minutes, and units of much sound take longer
         time.sleep(1.0)
+        waited += 1
+        if waited % WAIT_S == 0:
+            logger.warning(
+                "process %d waits for the main one to make %s. On several machines this folder has to be one they "
+                "share (data.cache=FOLDER)", rank, place
+            )  # fmt: skip
     return Units.load(place)
 
 

@@ -24,16 +24,44 @@ def run(args: argparse.Namespace) -> int:
     peft = require("peft", "train", "merging an adapter")
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise ValueError(f"{args.output} is not empty: name another folder, or remove it")
-    settings = peft.PeftConfig.from_pretrained(args.adapter)
-    base = args.base or settings.base_model_name_or_path
-    if not base:
-        raise ValueError(f"{args.adapter} does not say which model it belongs to: pass --base")
+    settings = settings_of(peft, args.adapter)
+    base = args.base or base_of(args.adapter, settings.base_model_name_or_path)
     revision = None if args.base else settings.revision
-    model = merged(load_adapter(base_class(base, settings).from_pretrained(base, revision=revision), args.adapter))
+    try:
+        plain = base_class(base, settings).from_pretrained(base, revision=revision)
+    except OSError as error:
+        raise ValueError(
+            f"the base {base!r} is no folder seen from here, and was not found on the Hub: run this where the adapter "
+            f"was trained, or pass --base ({error})"
+        ) from error
+    model = merged(load_adapter(plain, args.adapter))
     model.save_pretrained(args.output)
     saved = save_processor(args.output, args.adapter, base)
     print(f"{args.adapter} in {base} -> {args.output}{saved}")
     return 0
+
+
+def settings_of(peft: Any, adapter: str) -> Any:
+    """adapter_config.json, of a folder or from the Hub."""
+    if Path(adapter).is_dir() and not (Path(adapter) / "adapter_config.json").exists():
+        what = "a whole model already" if (Path(adapter) / "config.json").exists() else "no adapter"
+        raise ValueError(
+            f"{adapter} is {what}: it has no adapter_config.json. A run leaves its adapter in OUTPUT/model"
+        )
+    try:
+        return peft.PeftConfig.from_pretrained(adapter)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{adapter} is no folder with an adapter, and was not found on the Hub: {error}") from error
+
+
+def base_of(adapter: str, name: str | None) -> str:
+    """What the adapter names; a run's own base lies beside its adapter, wherever both have been moved."""
+    if not name:
+        raise ValueError(f"{adapter} does not say which model it belongs to: pass --base")
+    beside = Path(adapter).parent / "base"
+    if Path(name).name == "base" and not Path(name).exists() and (beside / "config.json").exists():
+        return str(beside)
+    return name
 
 
 def base_class(base: str, settings: Any) -> Any:

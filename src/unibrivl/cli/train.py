@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +46,27 @@ def run(args: argparse.Namespace) -> int:
         for line in counted(started.parts.model):
             print(line)
 
-    outcome = train(config, recipe.build, args.resume, command_of(config, default), begun)
+    try:
+        outcome = train(config, recipe.build, args.resume, command_of(config, default), begun)
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":
+            print(where_it_stands(config), file=sys.stderr)
+        raise
     if os.environ.get("RANK", "0") == "0":
         for line in told(outcome, config):
             print(line)
     return 0
+
+
+def where_it_stands(config) -> str:
+    """What a stop by hand has left, and how to go on."""
+    from unibrivl.training.checkpoint import Checkpoints
+
+    folder = Path(config.output_dir).expanduser() / "checkpoints"
+    last = Checkpoints(folder, config.keep, config.direction).last()
+    if last is None:
+        return f"stopped before the first checkpoint (save_every={config.save_every}): --resume begins anew"
+    return f"the last checkpoint is {last}: the same command with --resume goes on from there"
 
 
 def describe(config, build) -> Iterator[str]:

@@ -37,6 +37,19 @@ def open_picture(source: Any) -> Image.Image:
         raise PictureError(f"{name} is not a readable picture: {error}") from error
 
 
+def fault_of_picture(path: str) -> str | None:
+    """What is wrong with a file by its first bytes, if anything; nothing is decoded."""
+    try:
+        with Image.open(path) as picture:
+            pixels = picture.width * picture.height
+    except FileNotFoundError:
+        return "it is not there"
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError, OSError) as error:
+        told = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+        return f"it is not a readable picture{told}"
+    return f"its {pixels} pixels are more than {MOST_PIXELS}" if pixels > MOST_PIXELS else None
+
+
 def upright(picture: Image.Image, name: str) -> Image.Image:
     try:
         return ImageOps.exif_transpose(picture).convert("RGB")

@@ -11,6 +11,7 @@ unless their video has changed or what was made of it is gone.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import Counter
@@ -229,6 +230,10 @@ def prepare_one(job: Job, folder: Path, settings: Settings) -> dict[str, Any]:
         frame_s, side = write_picture(job.video, str(partial[1]), settings.picture_format, at_s, start_s)
         os.replace(partial[0], sound)
         os.replace(partial[1], picture)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(f"{folder}: the disk is full. What is made stays; make room and run the same again") from error
     except VideoError as error:
         for path in (sound, picture):  # of a video that was better before
             path.unlink(missing_ok=True)

@@ -11,6 +11,8 @@ passed over, and `skipped` says so.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import itertools
@@ -18,6 +20,8 @@ import json
 import os
 import re
 import tarfile
+import uuid
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +83,8 @@ def write_shards(
     old = read_index(folder) if (folder / "index.json").exists() else {"shards": []}
     kept = {one["file"] for one in old["shards"] if one in index["shards"] and (folder / one["file"]).is_file()}
     for stale in {one["file"] for one in old["shards"]} - kept:  # first: the index must never vouch for them
-        (folder / stale).unlink(missing_ok=True)
+        if re.fullmatch(r"[\w-]+\.tar", stale):  # and an index of others must not send us elsewhere
+            (folder / stale).unlink(missing_ok=True)
     write_whole(folder / "index.json", json.dumps(index, indent=1).encode())
     hidden = None if progress is None else not progress
     with tqdm(total=len(listing), desc=listing.name, unit="sample", disable=hidden) as bar:
@@ -146,18 +151,28 @@ def digest(samples: Sequence[Planned]) -> str:
 def write_one(path: Path, samples: Sequence[Planned]) -> None:
     """A whole shard or none: written beside and renamed. Owners and times are left out."""
     partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
-            for sample in samples:
-                for suffix, source, size, _ in sample.files:
-                    with open(source, "rb") as content:
-                        if os.fstat(content.fileno()).st_size != size:
-                            raise DatasetError(f"{source} has changed while it was written. Run it again")
-                        add(tar, f"{sample.key}.{suffix}", size, content)
-                add(tar, f"{sample.key}.json", len(sample.about), io.BytesIO(sample.about))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+                for sample in samples:
+                    add_sample(tar, sample)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)  # on a full disk it would be what fills it
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise OSError(f"{path} could not be written: the disk is full. Make room and run it again") from error
+        raise
+
+
+def add_sample(tar: tarfile.TarFile, sample: Planned) -> None:
+    for suffix, source, size, _ in sample.files:
+        with open(source, "rb") as content:
+            if os.fstat(content.fileno()).st_size != size:
+                raise DatasetError(f"{source} has changed while it was written. Run it again")
+            add(tar, f"{sample.key}.{suffix}", size, content)
+    add(tar, f"{sample.key}.json", len(sample.about), io.BytesIO(sample.about))
 
 
 def add(tar: tarfile.TarFile, name: str, size: int, content: Any) -> None:
@@ -167,9 +182,15 @@ def add(tar: tarfile.TarFile, name: str, size: int, content: Any) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several processes may index one shard
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    # several processes may index one shard, and in containers all of them have the same number
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -435,14 +456,14 @@ def index_of(path: str, max_bytes: int) -> Members:
                 words = {name: kept[name].tolist() for name in ("keys", "suffixes", "skipped")}
                 arrays = {name: kept[name] for name in ("first", "suffix", "offset", "size")}
                 return Members(**words, **arrays, num_skipped=int(kept["num_skipped"]))
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         kept = None  # not there, torn, or not ours: walked again
     members = walk_members(path, max_bytes)
     content = io.BytesIO()
     words = {name: np.array(getattr(members, name), dtype=np.str_) for name in ("keys", "suffixes", "skipped")}
     arrays = {name: getattr(members, name) for name in ("first", "suffix", "offset", "size", "num_skipped")}
     np.savez(content, stamp=np.array(stamp), **words, **arrays)
-    if os.access(os.path.dirname(path) or ".", os.W_OK):
+    with contextlib.suppress(OSError):  # it only saves time: reading needs no room and no permission to write
         write_whole(Path(beside), content.getvalue())
     return members
 

@@ -49,7 +49,8 @@ def write_sound(
                 seconds += len(samples_S)
                 damage = said
     except AudioError as error:
-        raise VideoError(f"no sound: {error.reason}") from error
+        silent = "it has no sound track" in error.reason  # said among what else was tried
+        raise VideoError(f"no sound: {'it has no sound track' if silent else error.reason}") from error
     except soundfile.SoundFileError as error:
         raise OSError(f"{target} cannot be written: {error}. Is the disk full?") from error
     if not seconds:
