@@ -86,12 +86,14 @@ def adapt(model: PreTrainedModel, config: AdapterConfig) -> Any:
         modules_to_save=saved or None,
         trainable_token_indices=tokens or None,
     )
-    before = follow(model, {name for name, path in towers.items() if path and name not in adapted})
+    untouched = {name for name, path in towers.items() if path and name not in adapted}
+    before = follow(model, untouched)
+    at_rest = [model.get_submodule(towers[name]) for name in untouched if hasattr(model.config, TOWERS[name][1])]
     with quiet():
         adapted_model = peft.get_peft_model(model, settings)
     setattr(adapted_model, FLAGS, before)
     mend_slots(adapted_model)
-    keep_statistics(adapted_model)
+    keep_statistics(adapted_model, at_rest)
     return adapted_model.train(model.training)
 
 
@@ -250,9 +252,15 @@ def follow(model: PreTrainedModel, untouched: set[str]) -> dict[str, bool]:
     return before
 
 
-def keep_statistics(model: nn.Module) -> None:
-    """Statistics of frozen batch norms stay: an adapter does not save them."""
+def keep_statistics(model: nn.Module, at_rest: list[nn.Module]) -> None:
+    """Statistics of frozen batch norms stay: an adapter does not save them.
+
+    Towers at rest are in eval mode as a whole, and a hook would keep BriVL's from its faster form.
+    """
+    resting = {id(module) for tower in at_rest for module in tower.modules()}
     for module in model.modules():
+        if id(module) in resting:
+            continue
         has_statistics = getattr(module, "running_mean", None) is not None
         if has_statistics and not any(weight.requires_grad for weight in module.parameters()):
             module.register_forward_pre_hook(stay_in_eval)

@@ -207,6 +207,12 @@ def test_a_tower_of_its_own_and_what_is_refused():
         AdapterConfig(rank=0)
 
 
+def test_a_tower_at_rest_is_as_it_was_built():
+    model = adapt(build(image="brivl").train(), AdapterConfig(method="head"))
+    tower = model.get_base_model().vision_model
+    assert not any(module.training or module._forward_pre_hooks for module in tower.modules())
+
+
 def test_statistics_of_frozen_batch_norms_stay():
     """An adapter does not save them."""
     model = adapt(build("mel_encoder").train(), AdapterConfig(method="last_k", last_k=1)).train()
