@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 from machine import describe
+from small_model import small_model
 from tqdm import tqdm
 
-from unibrivl.modeling import UniBriVLConfig, UniBriVLModel
 from unibrivl.training.config import RunConfig
 from unibrivl.training.journal import Window
 from unibrivl.training.loop import optimizer_step, write_row
@@ -34,17 +34,10 @@ RESULTS = Path(__file__).resolve().parent / "results" / "loop.json"
 LIMIT = 0.05  # of the bare step's time
 BATCH = 4
 LOG_EVERY = 10
-SMALL = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
 
 
 def build(config: RunConfig) -> Parts:
-    """SpeechLM and CLIP's picture tower, narrow and of few layers: a step of some hundred milliseconds on a CPU."""
-    towers = UniBriVLConfig(
-        audio_config={"model_type": "speechlm", **SMALL, "num_speech_layers": 1, "num_shared_layers": 1},
-        vision_config={"model_type": "clip_vision_model", **SMALL, "num_hidden_layers": 2, "image_size": 64},
-        num_sa_layers=1,
-    )
-    model = UniBriVLModel(towers)
+    model = small_model()
     return Parts(model, InBatchLoss(model), list(range(BATCH)), collate)
 
 

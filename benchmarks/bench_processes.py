@@ -23,9 +23,9 @@ from pathlib import Path
 
 import torch
 from machine import describe
+from small_model import small_model
 from torch import multiprocessing
 
-from unibrivl.modeling import UniBriVLConfig, UniBriVLModel
 from unibrivl.training.config import RunConfig
 from unibrivl.training.journal import Window
 from unibrivl.training.loop import optimizer_step, write_row
@@ -37,17 +37,10 @@ RESULTS = Path(__file__).resolve().parent / "results" / "processes.json"
 LIMIT = 1.6  # times the examples a second of one process
 SHORTEST_STEP_S = 0.1  # of the two: below this it is no training step that one would share out
 BATCH, SAMPLES = 8, 16_000
-SMALL = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
 
 
 def build(config: RunConfig) -> Parts:
-    """SpeechLM and CLIP's picture tower, narrow and of few layers."""
-    towers = UniBriVLConfig(
-        audio_config={"model_type": "speechlm", **SMALL, "num_speech_layers": 1, "num_shared_layers": 1},
-        vision_config={"model_type": "clip_vision_model", **SMALL, "num_hidden_layers": 2, "image_size": 64},
-        num_sa_layers=1,
-    )
-    model = UniBriVLModel(towers)
+    model = small_model()
     return Parts(model, InBatchLoss(model), list(range(BATCH)), list)
 
 

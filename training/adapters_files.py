@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from unibrivl.hub.fingerprint import add_tensors
 from unibrivl.training.adapters import FLAGS, adapter_state, is_adapted, merged
 from unibrivl.training.checkpoint import CheckpointError, publish, read_json, write_json
 from unibrivl.training.config import AdapterConfig
@@ -82,11 +83,7 @@ def base_state(model: Any) -> dict[str, torch.Tensor]:
 def fingerprint(model: Any) -> str:
     """Of the base's names, shapes, types and numbers."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(base_state(model).items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        flat = tensor.detach().cpu().contiguous().flatten()
-        if flat.numel():
-            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    add_tensors(digest, base_state(model))
     return digest.hexdigest()
 
 

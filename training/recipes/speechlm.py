@@ -12,7 +12,6 @@ folder, and `UniBriVLModel.from_pretrained_towers(FOLDER, pictures)` sets it bes
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,7 @@ from unibrivl.training.recipes.speechlm_units import (
     kept_units,
     units_from,
 )
+from unibrivl.training.target_cache import digest
 
 HELD_OUT_SEED = 20240802  # OURS: of what is held out and where it is masked, whatever the run's seed
 
@@ -201,8 +201,7 @@ def units_for(samples: list, settings: SpeechLMData, run: Path) -> tuple[Units, 
 def digest_of(teacher: Path) -> str:
     """Of a model's weights."""
     try:
-        with open(teacher / "model.safetensors", "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
+        return digest(str(teacher / "model.safetensors")).hex()
     except OSError as error:
         raise ConfigError(
             f"data.teacher={teacher} has no model.safetensors: name the folder `model` of a run of this recipe"

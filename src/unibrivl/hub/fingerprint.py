@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -28,13 +30,18 @@ def fingerprint(model: torch.nn.Module, parts: dict[str, object], settings: dict
     """
     digest = hashlib.sha256()
     digest.update(_canonical(_to_dict(getattr(model, "config", None))))
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(_bytes_of(tensor))
+    add_tensors(digest, model.state_dict())
     for name, part in sorted(parts.items()):
         digest.update(name.encode() + _canonical(_describe(part)))
     digest.update(_canonical(settings))
     return digest.hexdigest()
+
+
+def add_tensors(digest: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Names, shapes, types and every number, in the order of the names."""
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(_bytes_of(tensor))
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
