@@ -2,7 +2,8 @@
 
 Hooks on the layers hand their outputs to the mix of the thread's current forward pass. Without gradients one running
 sum is all that is kept. Outputs that gradients go through are held by reference, which costs nothing: autograd keeps
-them for the backward pass anyway.
+them for the backward pass anyway. Whoever wants the outputs themselves, to mix them later, lets `KeptLayers` take
+them.
 
 Shapes: B batch, T frames, D hidden, L layers.
 """
@@ -60,6 +61,26 @@ class UniBriVLLayerMix(nn.Module):
         dtype = torch.promote_types(self.logits.dtype, torch.float32)
         return RunningMix(self.logits[first_layer:].softmax(0, dtype=dtype), first_layer, self.normalize)
 
+    def of(self, states_BTW: torch.Tensor) -> torch.Tensor:
+        """The average (B, T, D) of all layers' states, W = L D numbers a frame, in float32 or wider."""
+        mix = self.begin()
+        for states_BTD in states_BTW.unflatten(2, (len(self.logits), -1)).unbind(2):
+            mix.add(states_BTD)
+        return mix.sum()
+
+
+class KeptLayers:
+    """The layers' outputs of one forward pass, each (B, T, D), instead of their average. For towers in eval mode:
+    LayerDrop would leave gaps."""
+
+    gradients = False
+
+    def __init__(self) -> None:
+        self.states: list[torch.Tensor] = []
+
+    def take(self, index: int, states_in_BTD: torch.Tensor, states_out_BTD: torch.Tensor) -> None:
+        self.states.append(states_out_BTD)
+
 
 class RunningMix:
     """The weighted sum of one forward pass, layer by layer, in float32 or wider."""
@@ -78,8 +99,8 @@ class RunningMix:
         """The output of layer `index`. Layers that LayerDrop left out passed on what they were given."""
         before = states_in_BTD if self.last is None else self.last
         while self.taken < index - self.first_layer:
-            self._add(before)
-        self._add(states_out_BTD)
+            self.add(before)
+        self.add(states_out_BTD)
         self.last = states_out_BTD
 
     def result(self, last_hidden_BTD: torch.Tensor) -> torch.Tensor:
@@ -87,12 +108,17 @@ class RunningMix:
         if self.last is None:
             return last_hidden_BTD
         while self.taken < len(self.weights_L):
-            self._add(self.last)
+            self.add(self.last)
+        return self.sum().to(self.last.dtype)
+
+    def sum(self) -> torch.Tensor:
+        """Of all layers that were added."""
         for weight, states_BTD in self.kept:
             self.total = self._plus(weight, states_BTD)
-        return self.total.to(self.last.dtype)
+        assert self.total is not None, "a tower has layers"
+        return self.total
 
-    def _add(self, states_BTD: torch.Tensor) -> None:
+    def add(self, states_BTD: torch.Tensor) -> None:
         weight = self.weights_L[self.taken]
         if self.gradients and (weight.requires_grad or states_BTD.requires_grad):
             self.kept.append((weight, states_BTD))
@@ -114,4 +140,4 @@ class RunningMix:
         return self.total.addcmul_(states_BTD, weight)
 
 
-__all__ = ["RunningMix", "UniBriVLLayerMix", "mixing", "watch"]
+__all__ = ["KeptLayers", "RunningMix", "UniBriVLLayerMix", "mixing", "watch"]

@@ -5,7 +5,7 @@ picture         -> image tower -> v                       f: v -> shared space, 
 
 `UniBriVLAudioModel` is the language tower, `UniBriVLModel` both towers with f and g. Objectives live in training.
 
-Shapes: B batch, S samples, T frames or units, D hidden, E shared width, V image tower's width.
+Shapes: B batch, S samples, T frames or units, L layers, D hidden, E shared width, V image tower's width.
 """
 
 from functools import reduce
@@ -20,7 +20,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .attention_brivl import BriVLAttentionPool, BriVLProjection
 from .configuration_unibrivl import UniBriVLConfig, audio_width
-from .layer_mix_unibrivl import UniBriVLLayerMix, mixing, watch
+from .layer_mix_unibrivl import KeptLayers, UniBriVLLayerMix, mixing, watch
 from .loading_unibrivl import CheckedLoading
 from .matcher_unibrivl import UniBriVLMatcher
 from .outputs_unibrivl import UniBriVLAudioOutput, UniBriVLFeatures, UniBriVLOutput
@@ -156,6 +156,8 @@ class UniBriVLAudioModel(UniBriVLPreTrainedModel):
         input_features: torch.Tensor | None = None,
         padding_mask: torch.Tensor | None = None,
         is_longer: torch.Tensor | None = None,
+        audio_frames: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> UniBriVLAudioOutput:
         """
@@ -166,12 +168,19 @@ class UniBriVLAudioModel(UniBriVLPreTrainedModel):
             unit_ids (`torch.LongTensor`): (B, T), a text as SpeechLM's units, instead of sound.
             unit_attention_mask (`torch.Tensor`, *optional*): (B, T), 1 on real units; by default all but padding.
             is_longer (`torch.BoolTensor`, *optional*): CLAP's own mark of clips that were shortened.
+            audio_frames (`torch.FloatTensor`): what `tower_frames` gave for sounds, which are then not heard again.
+            frame_mask (`torch.Tensor`, *optional*): (B, T), 1 on those of `audio_frames` that are real.
         """
         sound = input_values if input_values is not None else input_features
-        if (sound is None) == (unit_ids is None):
-            raise ValueError("pass sound (input_values) or a text (unit_ids), one of the two")
+        if sum(given is not None for given in (sound, unit_ids, audio_frames)) != 1:
+            raise ValueError(
+                "pass sound (input_values) or a text (unit_ids), one of the two; or sound as audio_frames"
+            )
+        output = None
         if unit_ids is not None:
             output, frames_BTD, mask_BT = self._read(unit_ids, unit_attention_mask, **kwargs)
+        elif audio_frames is not None:
+            frames_BTD, mask_BT = self._recall(audio_frames), frame_mask
         else:
             mask = attention_mask if attention_mask is not None else padding_mask
             if is_longer is not None:
@@ -192,6 +201,44 @@ class UniBriVLAudioModel(UniBriVLPreTrainedModel):
             hidden_states=getattr(output, "hidden_states", None),
             attentions=getattr(output, "attentions", None),
         )
+
+    def tower_frames(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        padding_mask: torch.Tensor | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the tower alone makes of sounds, for `forward` to go on from: where the tower is frozen it can be kept.
+
+        Arguments are those of `forward`.
+
+        Returns:
+            frames (B, T, D), or, since the average over layers may train, (B, T, L D), what each of them gave, one
+            behind the other; and which frames are real, (B, T), or None where all are.
+        """
+        sound = input_values if input_values is not None else input_features
+        if sound is None:
+            raise ValueError("pass sound: input_values, or input_features")
+        mask = attention_mask if attention_mask is not None else padding_mask
+        kept = None if self.layer_mix is None else KeptLayers()
+        with mixing(kept):
+            output = run_audio_tower(self.tower, sound, mask, **kwargs)
+        if kept is None:
+            frames = frames_of(self.tower, output.last_hidden_state)
+        else:
+            frames = torch.cat([frames_of(self.tower, one, in_layers=True) for one in kept.states], 2)
+        return frames, frame_mask_of(self.tower, output, frames.shape[1], mask)
+
+    def _recall(self, frames: torch.Tensor) -> torch.Tensor:
+        width = self.frame_projection.in_features * (1 if self.layer_mix is None else len(self.layer_mix.logits))
+        if frames.dim() != 3 or frames.shape[2] != width:
+            raise ValueError(
+                f"audio_frames are {tuple(frames.shape)} and must be (batch, frames, {width}): pass what tower_frames "
+                "of this model gave"
+            )
+        return frames if self.layer_mix is None else self.layer_mix.of(frames)
 
     def _hear(self, sound, mask, **kwargs):
         mix = None if self.layer_mix is None else self.layer_mix.begin()
@@ -360,25 +407,29 @@ class UniBriVLModel(UniBriVLPreTrainedModel):
         input_features: torch.Tensor | None = None,
         padding_mask: torch.Tensor | None = None,
         is_longer: torch.Tensor | None = None,
+        audio_frames: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> UniBriVLOutput:
         """Whatever is passed is embedded, and every two kinds are compared.
 
         Args:
             input_values, attention_mask, input_features, padding_mask, is_longer: sounds; see `UniBriVLAudioModel`.
+            audio_frames, frame_mask: sounds that its tower has heard before; see there too.
             pixel_values (`torch.FloatTensor`): (B, 3, H, W), pictures from the image tower's processor.
             unit_ids, unit_attention_mask: (B, T), texts as units, for the language tower.
             input_ids, text_attention_mask: (B, N), texts as the native text tower's tokens.
             kwargs: `output_hidden_states` and the like for all towers; the rest (BriVL: boxes) for the image tower.
         """
         sounds = input_values if input_values is not None else input_features
-        if all(given is None for given in (sounds, pixel_values, unit_ids, input_ids)):
+        if all(given is None for given in (sounds, audio_frames, pixel_values, unit_ids, input_ids)):
             raise ValueError("nothing to embed: pass input_values (sound), pixel_values, unit_ids or input_ids (text)")
         audio = image = text = native_text = None
         common = {name: value for name, value in kwargs.items() if name in TransformersKwargs.__annotations__}
-        if sounds is not None:
+        if sounds is not None or audio_frames is not None:
             mask = attention_mask if attention_mask is not None else padding_mask
-            audio = self.get_audio_features(sounds, mask, is_longer=is_longer, return_dict=True, **common)
+            heard = {"is_longer": is_longer, "audio_frames": audio_frames, "frame_mask": frame_mask}
+            audio = self.get_audio_features(sounds, mask, return_dict=True, **heard, **common)
         if pixel_values is not None:
             image = self.get_native_image_features(pixel_values, return_dict=True, **kwargs)
         if unit_ids is not None:

@@ -8,7 +8,7 @@ A file that cannot be read is an error that names it, and none is replaced in si
 often a disk failed. `check_files` looks at the beginning of every sound and picture before the first step; pictures
 are read whole when their embeddings are cached. What cannot be mended is left out by its id, in the configuration.
 
-Shapes: S samples of a sound, V numbers of a cached embedding.
+Shapes: S samples of a sound, T frames, V and W numbers of a cached embedding and of a cached frame.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import torch
 from tqdm import tqdm
 
 from unibrivl.audio import AudioError, load_audio, load_part
-from unibrivl.audio.io import open_source
 from unibrivl.data import DatasetError, Listing, Sample
 from unibrivl.data.pictures import fault_of_picture, open_picture
 from unibrivl.training.augment import PictureAugmentation
 from unibrivl.training.augment_sound import SoundAugmentation
 from unibrivl.training.parts import Batch
 from unibrivl.training.sampler import Draw, derive
-from unibrivl.training.target_cache import MOST_NAMED, TargetCache, pixels_of
+from unibrivl.training.target_cache import MOST_NAMED, Excerpt, TargetCache, pixels_of
+from unibrivl.training.target_sounds import beginning, exact_seconds
 
 CROP, SOUND, PICTURE, PIXELS = range(4)  # what a draw's seed is derived for
 TRAIN_NAMES = ("train", "training")
@@ -47,6 +47,8 @@ class Pairs:
         random_parts (`bool`): whether this is training.
         augmentation (*optional*): of sounds, after the cut.
         targets (*optional*): cached embeddings take the place of pictures.
+        frames (*optional*): what the sound tower made of them, cached, takes the place of sounds; of their beginning,
+            unaugmented.
     """
 
     def __init__(
@@ -57,11 +59,14 @@ class Pairs:
         random_parts: bool = True,
         augmentation: SoundAugmentation | None = None,
         targets: TargetCache | None = None,
+        frames: TargetCache | None = None,
     ):
         if not seconds > 0:
             raise ValueError(f"seconds is the most that is heard of a sound, above 0; got {seconds}")
+        if frames is not None and (random_parts or augmentation is not None):
+            raise ValueError("cached sounds are always the same: pass random_parts=False and no augmentation")
         self.rate_hz, self.seconds, self.random_parts = rate_hz, seconds, random_parts
-        self.augmentation, self.targets = augmentation, targets
+        self.augmentation, self.targets, self.frames = augmentation, targets, frames
         both = [one for one in listing if one.audio and one.image]
         self.by_label = not both
         self.sounds = both or [one for one in listing if one.audio and len(one.labels) == 1]
@@ -92,7 +97,9 @@ class Pairs:
         return {**self.heard(one, draw), **self.seen(place, draw), **self.about(one, place)}
 
     def heard(self, one: Sample, draw: Draw) -> dict[str, Any]:
-        """`audio`, (S,) float32."""
+        """`audio`, (S,) float32; with a cache `audio_frames`, (T, W), not to be written to."""
+        if self.frames is not None:
+            return {"audio_frames": self.frames.block(self.excerpt(one))}
         chance = np.random.default_rng(derive(draw.seed, CROP)) if self.random_parts else None
         samples_S = part_of(one, self.rate_hz, self.seconds, chance)
         if self.augmentation is not None:
@@ -117,6 +124,10 @@ class Pairs:
         if not self.by_label:
             return [picture_of(one) for one in self.pictures]
         return [picture_of(self.pictures[place]) for places in self.pictures_of.values() for place in places]
+
+    def excerpt(self, one: Sample) -> Excerpt:
+        """What is heard of a sound where nothing is left to chance."""
+        return beginning(one, self.rate_hz, self.seconds)
 
     def used(self) -> Iterable[tuple[Sample, str | None, str | None]]:
         """Samples of which an example may be made, each with the sound and the picture that are taken of it."""
@@ -210,11 +221,11 @@ def part_of(one: Sample, rate_hz: int, seconds: float, chance: np.random.Generat
     Where the file says how long it is and can be entered anywhere (WAV, AIFF, FLAC), only what is heard is read.
     """
     assert one.audio is not None, "a pair has a sound"
+    if chance is None:  # what follows need not be decoded
+        return between(one, rate_hz, *beginning(one, rate_hz, seconds)[1:])
     first = round((one.start_s or 0.0) * rate_hz)
     last = None if one.end_s is None else round(one.end_s * rate_hz)
     most = max(1, round(seconds * rate_hz))
-    if chance is None:  # the beginning: what follows need not be decoded
-        return between(one, rate_hz, first, first + most if last is None else min(last, first + most))
     length_s = exact_seconds(one.audio)
     if length_s is not None:
         length = int(length_s * rate_hz)
@@ -251,14 +262,6 @@ def between(one: Sample, rate_hz: int, first: int, last: int | None) -> np.ndarr
         raise too_late from error
 
 
-def exact_seconds(path: str) -> float | None:
-    """How long a sound is, where its header can be trusted; None where only decoding would tell."""
-    with open_source(path) as sound:
-        if sound.claimed_frames is None or sound.damage or not sound.can_jump:
-            return None
-        return sound.claimed_frames / sound.rate_hz
-
-
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 
@@ -275,9 +278,12 @@ class Collate:
     augmentation: PictureAugmentation | None = None
 
     def __call__(self, examples: list[dict[str, Any]]) -> Batch:
-        rate_hz = self.processor.feature_extractor.sampling_rate
-        sounds = [one["audio"] for one in examples]
-        batch = dict(self.processor(audio=sounds, sampling_rate=rate_hz, return_tensors="pt"))
+        if "audio_frames" in examples[0]:
+            batch = padded([one["audio_frames"] for one in examples])
+        else:
+            rate_hz = self.processor.feature_extractor.sampling_rate
+            sounds = [one["audio"] for one in examples]
+            batch = dict(self.processor(audio=sounds, sampling_rate=rate_hz, return_tensors="pt"))
         if "image_embeds" in examples[0]:
             batch["image_embeds"] = torch.from_numpy(np.stack([one["image_embeds"] for one in examples]))
         elif "image" in examples[0]:
@@ -287,6 +293,16 @@ class Collate:
             if name in examples[0]:
                 batch[name] = torch.tensor([one[name] for one in examples])
         return batch
+
+
+def padded(blocks: Sequence[np.ndarray]) -> Batch:
+    """Frames (T, W) of each sound as `audio_frames` and `frame_mask`."""
+    frames_BTW = np.zeros((len(blocks), max(map(len, blocks)), blocks[0].shape[1]), blocks[0].dtype)
+    mask_BT = torch.zeros(frames_BTW.shape[:2], dtype=torch.long)
+    for row, block_TW in enumerate(blocks):
+        frames_BTW[row, : len(block_TW)] = block_TW
+        mask_BT[row, : len(block_TW)] = 1
+    return {"audio_frames": torch.from_numpy(frames_BTW), "frame_mask": mask_BT}
 
 
 # ---- what to train on and what to hold out --------------------------------------------------------------------------

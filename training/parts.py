@@ -65,6 +65,7 @@ class Parts:
         processor (*optional*): saved beside the model.
         prepare (*optional*): what has to be there before the first example and takes its time, such as embeddings of
             a frozen tower. Every process of a run that trains calls it once; a dry run does not.
+        foresee (*optional*): what `prepare` will need, in words, for a dry run.
         about: see `About`.
     """
 
@@ -76,3 +77,4 @@ class Parts:
     processor: Any = None
     about: About = field(default_factory=About)
     prepare: Callable[[], object] | None = None
+    foresee: Callable[[], object] | None = None

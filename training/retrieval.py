@@ -18,6 +18,7 @@ from unibrivl.training.momentum import bare
 from unibrivl.training.pairs import Collate, Pairs, picture_of
 from unibrivl.training.parts import Batch
 from unibrivl.training.sampler import Draw
+from unibrivl.training.target_cache import Excerpt
 
 KS = (1, 5, 10)
 SEED = 0  # of the choice among more than `most`: every evaluation of every run asks the same
@@ -69,6 +70,10 @@ class Retrieval:
     def picture_paths(self) -> list[str]:
         """Of the pictures that are looked at."""
         return [picture_of(self.pairs.pictures[place]) for place in self.pictures]
+
+    def excerpts(self) -> list[Excerpt]:
+        """Of the sounds that are heard."""
+        return [self.pairs.excerpt(self.pairs.sounds[place]) for place in self.sounds]
 
     def summary(self) -> str:
         return f"{len(self.sounds)} sounds and {len(self.pictures)} pictures"

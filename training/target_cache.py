@@ -4,15 +4,17 @@
     cache.prepare(paths)                         # computes what is not there; a second call, or run, computes nothing
     v_V = cache.row(paths[0], view=0)            # float32, from a memory-mapped file
 
-A row is found by the content of its file, not by its name, under the fingerprint of all that decides it: the tower's
-weights and configuration, its processor's settings, the augmentation. A changed tower, processor or picture therefore
-finds nothing of the old ones, and what was computed for one folder serves another that holds the same pictures.
+What a tower says is a row of numbers, or, of sounds, a block of as many rows as there are frames (`cache.block`). It
+is found by the content of its file, and by which part of it is meant, not by its name, under the fingerprint of all
+that decides it: the tower's weights and configuration, its processor's settings, the augmentation. A changed tower,
+processor or picture therefore finds nothing of the old ones, and what was computed for one folder serves another that
+holds the same pictures.
 
 Processes may prepare the same cache at once: see `vector_parts`. Whoever is killed has lost some seconds of work. Rows
 are computed in groups that follow from the files alone, so they have the same bits whether they were computed at one
 go or after a kill.
 
-Shapes: B rows of a group, V numbers of an embedding.
+Shapes: B files of a group, T rows of a file, V numbers of a row.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,13 +44,15 @@ from unibrivl.data.pictures import open_picture
 from unibrivl.hub.fingerprint import fingerprint
 from unibrivl.training.augment import PictureAugmentation
 from unibrivl.training.sampler import derive
-from unibrivl.training.vector_parts import Parts
+from unibrivl.training.vector_parts import NUMBERS, Parts
 
 logger = logging.getLogger(__name__)
 
 GROUP = 16  # files that pass through the tower together
 PART_S = 10.0  # OURS: of work that a kill may cost
+PART_BYTES = 1 << 28  # that wait in memory to be written
 MANY_PARTS = 16  # above which they are joined, for every part in use holds a file open
+MOST_JOINED = 1 << 30  # bytes; joining takes as many again on the disk
 SETTLED_S = 2.0  # OURS: FAT's tick; a file written so shortly before may be written again in the same one
 MOST_NAMED = 20  # files in one message
 ELSEWHERE = "Make room or make it writable, or choose another folder for the cache (data.cache=FOLDER)"
@@ -60,6 +64,17 @@ class UnreadableTargets(DatasetError):
     """Files that the tower cannot be shown; all of them are named."""
 
 
+class Excerpt(NamedTuple):
+    """Part of a sound: from one sample up to another, or to where the file ends, at the rate of the tower."""
+
+    path: str
+    first: int
+    stop: int
+
+
+Item = str | Excerpt  # a whole file, by its path, or part of one
+
+
 @dataclass(frozen=True)
 class Tower:
     """A frozen tower as a function of files.
@@ -67,18 +82,20 @@ class Tower:
     Args:
         fingerprint (`str`): any text that changes with whatever decides its embeddings, beside the file's content.
         width (`int`): V.
-        read: path -> what `embed` takes; runs in threads and may raise ValueError or OSError.
-        embed: what was read of B files, and B seeds (None without augmentation) -> (B, V).
+        read: item -> what `embed` takes; runs in threads and may raise ValueError or OSError.
+        embed: what was read of B files, and B seeds (None without augmentation) -> (B, V), or B blocks (T, V).
         views (`int`): how many augmented views of a file there are; 1 without augmentation.
         augmented (`bool`): whether the seeds are used.
+        kind (`"F32"` or `"F16"`): of the numbers on the disk.
     """
 
     fingerprint: str
     width: int
-    read: Callable[[str], Any]
-    embed: Callable[[list[Any], list[int] | None], np.ndarray]
+    read: Callable[[Any], Any]
+    embed: Callable[[list[Any], list[int] | None], np.ndarray | list[np.ndarray]]
     views: int = 1
     augmented: bool = False
+    kind: str = "F32"
 
     def __post_init__(self):
         if not 1 <= self.views < 1 << (8 * VIEW_BYTES):
@@ -99,45 +116,52 @@ class TargetCache:
     def __init__(self, folder: str | os.PathLike, tower: Tower):
         self.root, self.tower, self.views = Path(folder).expanduser(), tower, tower.views
         name = hashlib.sha256(tower.fingerprint.encode()).hexdigest()[:32]
-        self.parts = Parts(self.root / name, tower.width, HASH_BYTES + VIEW_BYTES)
+        self.parts = Parts(self.root / name, tower.width, HASH_BYTES + VIEW_BYTES, tower.kind)
         self.contents = Contents(self.root / "contents.json")
-        self.hash_of: dict[str, bytes] = {}  # of the paths that were prepared
+        self.hash_of: dict[Item, bytes] = {}  # of what was prepared
 
     def __getstate__(self) -> dict:
         state = {name: value for name, value in self.__dict__.items() if name != "tower"}
         return {**state, "tower": None}  # workers read; only whoever prepares has a tower
 
-    def row(self, path: str, view: int = 0) -> np.ndarray:
-        """(V,) float32, the embedding of one view of a file that was prepared."""
-        if path not in self.hash_of:
-            raise ValueError(f"{path} is not in this cache: call prepare with the paths of all files before")
-        return self.parts.row(key_of(self.hash_of[path], view))
+    def row(self, item: Item, view: int = 0) -> np.ndarray:
+        """(V,), the embedding of one view of a file that was prepared; a copy."""
+        return np.array(self.block(item, view)[0])
 
-    def prepare(self, paths: Sequence[str]) -> int:
-        """Compute what is not there of all views of these files; how many rows that was.
+    def block(self, item: Item, view: int = 0) -> np.ndarray:
+        """(T, V), all rows of one view of what was prepared, as they lie on the disk: not to be written to."""
+        if item not in self.hash_of:
+            raise ValueError(f"{item} is not in this cache: call prepare with the paths of all files before")
+        return self.parts.block(key_of(self.hash_of[item], view))
+
+    def prepare(self, items: Sequence[Item]) -> int:
+        """Compute what is not there of all views of these files, or parts of files; of how many that was.
 
         Raises `UnreadableTargets`, with every file that could not be read, once all others are stored.
         """
-        paths, broken = sorted(set(paths)), dict[str, str]()
-        self.hash_of |= self.contents.hashes(paths, broken)
-        path_of = {self.hash_of[path]: path for path in reversed(paths) if path in self.hash_of}
-        wanted = [(content, view) for content in sorted(path_of) for view in range(self.views)]
+        items, broken = sorted(set(items)), dict[str, str]()
+        paths = sorted({file_of(item) for item in items})
+        contents = self.contents.hashes(paths, broken)
+        there = [item for item in items if file_of(item) in contents]
+        self.hash_of |= {item: content_of(item, contents[file_of(item)]) for item in there}
+        item_of = {self.hash_of[item]: item for item in reversed(there)}
+        wanted = [(content, view) for content in sorted(item_of) for view in range(self.views)]
         self.parts.sweep()
         self.parts.refresh()
         computed = 0
         if any(key_of(*one) not in self.parts.places for one in wanted):
-            computed = self._fill(wanted, path_of, broken)
-        if len(self.parts.seen) > MANY_PARTS:
+            computed = self._fill(wanted, item_of, broken)
+        if len(self.parts.seen) > MANY_PARTS and self.parts.num_bytes <= MOST_JOINED:
             self.parts.join()
         if broken:
             raise UnreadableTargets(told(broken, len(paths)))
         return computed
 
-    def _fill(self, wanted: list[tuple[bytes, int]], path_of: dict[bytes, str], broken: dict[str, str]) -> int:
+    def _fill(self, wanted: list[tuple[bytes, int]], item_of: dict[bytes, Any], broken: dict[str, str]) -> int:
         groups = [wanted[start : start + GROUP] for start in range(0, len(wanted), GROUP)]
         # Several processes that begin together rarely meet, and each leaves out what another has stored meanwhile
         random.Random(uuid.uuid4().int).shuffle(groups)
-        keys, rows, since = list[bytes](), list[np.ndarray](), time.monotonic()
+        keys, blocks, since = list[bytes](), list[np.ndarray](), time.monotonic()
         computed = 0
         there = sum(key_of(*one) in self.parts.places for one in wanted)
         self._describe()
@@ -145,30 +169,31 @@ class TargetCache:
             ThreadPoolExecutor(max_workers=4, thread_name_prefix="unibrivl-read") as pool,
             tqdm(total=len(wanted), initial=there, desc="targets", unit="file", disable=None) as bar,
         ):
-            for group, reading in self._read_ahead(groups, path_of, pool):
-                found, embeds_BV = self._group(group, {one: future.result() for one, future in reading.items()})
-                before = len(rows)
-                for one, row_V in zip(found, embeds_BV, strict=True):
+            for group, reading in self._read_ahead(groups, item_of, pool):
+                found, made = self._group(group, {one: future.result() for one, future in reading.items()})
+                before = len(keys)
+                for one, block_TV in zip(found, made, strict=True):
                     if key_of(*one) not in self.parts.places:
                         keys.append(key_of(*one))
-                        rows.append(row_V)
-                broken |= {path_of[one]: str(error) for one, future in reading.items()
+                        blocks.append(block_TV)
+                broken |= {file_of(item_of[one]): str(error) for one, future in reading.items()
                            if isinstance(error := future.result(), Exception)}  # fmt: skip
-                bar.update(len(rows) - before)
-                if rows and time.monotonic() - since > PART_S:
-                    self.parts.write(keys, np.stack(rows))
-                    computed += len(rows)
-                    keys, rows, since = [], [], time.monotonic()
-            if rows:
-                self.parts.write(keys, np.stack(rows))
-        return computed + len(rows)
+                bar.update(len(keys) - before)
+                waiting = sum(block_TV.nbytes for block_TV in blocks)
+                if keys and (time.monotonic() - since > PART_S or waiting > PART_BYTES):
+                    self.parts.write(keys, blocks)
+                    computed += len(keys)
+                    keys, blocks, since = [], [], time.monotonic()
+            if keys:
+                self.parts.write(keys, blocks)
+        return computed + len(keys)
 
-    def _read_ahead(self, groups, path_of, pool) -> Iterator[tuple[list[tuple[bytes, int]], dict[bytes, Future]]]:
+    def _read_ahead(self, groups, item_of, pool) -> Iterator[tuple[list[tuple[bytes, int]], dict[bytes, Future]]]:
         """The groups of which something is missing, the next one being read while one is computed."""
 
-        def attempt(path: str):
+        def attempt(item: Item):
             try:
-                return self.tower.read(path)
+                return self.tower.read(item)
             except (ValueError, OSError) as error:
                 return error
 
@@ -176,35 +201,49 @@ class TargetCache:
         for group in groups:
             if any(key_of(*one) not in self.parts.places for one in group):
                 contents = dict.fromkeys(content for content, _ in group)
-                waiting.append((group, {one: pool.submit(attempt, path_of[one]) for one in contents}))
+                waiting.append((group, {one: pool.submit(attempt, item_of[one]) for one in contents}))
                 if len(waiting) > 1:
                     yield waiting.popleft()
         yield from waiting
 
-    def _group(self, group: list[tuple[bytes, int]], read: dict[bytes, Any]) -> tuple[list, np.ndarray]:
+    def _group(self, group: list[tuple[bytes, int]], read: dict[bytes, Any]) -> tuple[list, list[np.ndarray]]:
         """The whole group, whatever of it is there: the last bits depend on who shares a batch."""
         good = [one for one in group if not isinstance(read[one[0]], Exception)]
         if not good:
-            return [], np.empty((0, self.tower.width), np.float32)
+            return [], []
         seeds = [derive(int.from_bytes(content[:7], "little"), view) for content, view in good]
-        embeds_BV = np.asarray(
-            self.tower.embed([read[content] for content, _ in good], seeds if self.tower.augmented else None),
-            dtype=np.float32,
-        )
-        if embeds_BV.shape != (len(good), self.tower.width):
+        made = self.tower.embed([read[content] for content, _ in good], seeds if self.tower.augmented else None)
+        with np.errstate(over="ignore"):  # which shows as not finite
+            blocks = [np.atleast_2d(np.asarray(one, NUMBERS[self.tower.kind])) for one in made]
+        shapes = {block_TV.shape[1:] for block_TV in blocks}
+        if len(blocks) != len(good) or shapes != {(self.tower.width,)}:
             raise ValueError(
-                f"the tower gives {embeds_BV.shape} for {len(good)} files and says its width is {self.tower.width}"
+                f"the tower gives {len(blocks)} blocks of width {sorted(shapes)} for {len(good)} files and says its "
+                f"width is {self.tower.width}"
             )
-        if not np.isfinite(embeds_BV).all():
+        if not all(np.isfinite(block_TV).all() for block_TV in blocks):
             raise ValueError(
-                "the tower's embeddings are not finite: check its weights, or its dtype (model.vision_model.float())"
+                "the tower's embeddings are not finite, or not in the range of the numbers they are kept in: check "
+                "its weights, or its dtype (model.vision_model.float(), data.cached_sounds_in=float32)"
             )
-        return good, embeds_BV
+        return good, blocks
 
     def _describe(self) -> None:
         """Beside the parts, for whoever wonders what a folder is; nothing reads it."""
         about = {"fingerprint": self.tower.fingerprint, "width": self.tower.width, "format": FORMAT}
         replace(self.parts.folder / "about.json", json.dumps(about, indent=1) + "\n")
+
+
+def file_of(item: Item) -> str:
+    return item if isinstance(item, str) else item.path
+
+
+def content_of(item: Item, content: bytes) -> bytes:
+    """What the key of a file, or of a part of it, begins with."""
+    if isinstance(item, str):
+        return content
+    part = f"{item.first}-{item.stop}".encode()
+    return hashlib.blake2b(content + part, digest_size=HASH_BYTES).digest()
 
 
 def key_of(content: bytes, view: int) -> bytes:

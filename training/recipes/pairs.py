@@ -6,11 +6,12 @@
 
 NAME is a model on the Hub or a folder, or a size: tiny, small, base and, for sounds, large. A tower of a size starts
 from nothing and trains. An image tower that was loaded stays as it is, and its embeddings are computed once
-(`data.cache`).
+(`data.cache`); so is, on request, what a sound tower says that stays as it is (`data.cache_sounds`).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -43,7 +44,18 @@ from unibrivl.training.objectives.moco import MoCoLoss
 from unibrivl.training.pairs import Collate, Pairs, check_files, divided, without
 from unibrivl.training.parts import About, Parts
 from unibrivl.training.retrieval import Retrieval
-from unibrivl.training.target_cache import TargetCache, picture_tower
+from unibrivl.training.target_cache import Excerpt, TargetCache, picture_tower
+from unibrivl.training.target_sounds import (
+    Need,
+    check_frozen,
+    check_padding,
+    check_room,
+    need,
+    seconds_of,
+    sound_tower,
+)
+
+logger = logging.getLogger(__name__)
 
 MOST_QUEUED = 9600  # columns of UniBriVL's queues
 WAVES = {"num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 4}
@@ -105,8 +117,12 @@ class PairsData:
         train, valid (*optional*): names of splits; by default by their usual names.
         validation (`float`): share that is held out where the data have no splits.
         most_validation (`int`): sounds, and pictures, of an evaluation.
-        seconds (`float`): the most that is heard of a sound, a random part of a longer one.
+        seconds (`float`): the most that is heard of a sound, a random part of a longer one; the beginning of one that
+            is cached.
         cache (*optional*): folder for the embeddings of a frozen image tower; none computes them at every step.
+        cache_sounds (`bool`): keep there, too, what a frozen sound tower makes of each sound, frame by frame. That is
+            large: 1.84 MB a second for SpeechLM Base.
+        cached_sounds_in: numbers of 4 bytes, or of 2, which are not exact.
         views (`int`): augmented views of a picture in the cache; 0 takes the pictures as they are.
         augment_pictures (`bool`): pictures that are not cached; see `views` for those that are.
         augment_sounds (`bool`), sound: whether, and how.
@@ -122,6 +138,8 @@ class PairsData:
     most_validation: int = 1000
     seconds: float = 10.0  # UniBriVL paper: clips of AudioSet
     cache: str | None = "runs/targets"
+    cache_sounds: bool = False
+    cached_sounds_in: Literal["float32", "float16"] = "float32"
     views: int = 0
     augment_pictures: bool = True
     augment_sounds: bool = True
@@ -172,8 +190,9 @@ def build(config: RunConfig) -> Parts:
     extractor = processor.feature_extractor
     rate_hz, limit = extractor.sampling_rate, most_samples(extractor)
     seconds = config.data.seconds if limit is None else min(config.data.seconds, limit / rate_hz)
+    frames = cache_of_sounds(bare(model), processor, config.data)
     changes = config.data.sound if config.data.augment_sounds else None
-    pairs = Pairs(train, rate_hz, seconds, True, changes, caches.get("train"))
+    pairs = Pairs(train, rate_hz, seconds, frames is None, changes, caches.get("train"), frames)
     if len(pairs) < config.batch_size:
         raise ConfigError(
             f"{pairs.summary()} to train on, and batch_size is {config.batch_size}: set {len(pairs)} or less"
@@ -181,11 +200,25 @@ def build(config: RunConfig) -> Parts:
     collate = Collate(processor, PictureAugmentation() if config.data.augment_pictures else None)
     evaluate = None
     if config.evaluate_every:
-        held_out = Pairs(valid, rate_hz, seconds, False, None, caches.get("valid"))
+        held_out = Pairs(valid, rate_hz, seconds, False, None, caches.get("valid"), frames)
         evaluate = Retrieval(held_out, collate, config.batch_size, config.data.most_validation)
+
+    def excerpts() -> list[Excerpt]:
+        heard = [pairs.excerpt(one) for one in pairs.sounds]
+        return sorted({*heard, *(evaluate.excerpts() if evaluate is not None else ())})
+
+    def foresee() -> Need:
+        lengths = seconds_of(excerpts(), rate_hz)
+        check_padding(bare(model), processor, excerpts(), lengths)
+        return need(bare(model), processor, excerpts(), lengths, config.data.cached_sounds_in)
 
     def prepare() -> None:
         check_files(pairs, *([evaluate.pairs] if evaluate is not None else []))
+        if frames is not None:
+            needed = foresee()
+            logger.info("%s", needed)
+            check_room(needed, frames)
+            frames.prepare(excerpts())
         if caches:
             caches["train"].prepare(pairs.picture_paths())
         if caches and evaluate is not None:
@@ -198,7 +231,8 @@ def build(config: RunConfig) -> Parts:
         data=[{"name": listing.name, "found": listing.found, "expected": listing.expected}],
     )
     objective = objective_for(model, config.objective, len(pairs))
-    return Parts(model, objective, pairs, collate, evaluate, processor, about, prepare)
+    told = foresee if frames is not None else None
+    return Parts(model, objective, pairs, collate, evaluate, processor, about, prepare, told)
 
 
 def check_image_tower(config: RunConfig, frozen: bool) -> None:
@@ -222,6 +256,21 @@ def caches_for(model: UniBriVLModel, processor: UniBriVLProcessor, settings: Pai
         return {"train": plain, "valid": plain}
     tower = picture_tower(model, processor.image_processor, PictureAugmentation(), settings.views)
     return {"train": TargetCache(settings.cache, tower), "valid": plain}
+
+
+def cache_of_sounds(model: UniBriVLModel, processor: UniBriVLProcessor, settings: PairsData) -> TargetCache | None:
+    """Of what the frozen sound tower says; None where none is asked for."""
+    if not settings.cache_sounds:
+        return None
+    if settings.cache is None:
+        raise ConfigError("data.cache_sounds needs a folder to keep them in: set data.cache=FOLDER")
+    check_frozen(model)
+    if settings.augment_sounds:
+        raise ConfigError(
+            "data.cache_sounds keeps each sound as it is, and data.augment_sounds would change it in every epoch: set "
+            "one of them to false"
+        )
+    return TargetCache(settings.cache, sound_tower(model, processor, settings.cached_sounds_in))
 
 
 def listings(settings: PairsData, seed: int) -> tuple[datasets.Listing, datasets.Listing, datasets.Listing]:

@@ -88,6 +88,8 @@ def describe(config, build) -> Iterator[str]:
     for name in ("weights", "gradients", "moments", "average", "objective", "total"):
         yield f"  {name:<10} {getattr(found, name) / 1e6:>10.1f} MB"
     yield "activations come on top: they grow with batch_size and the length of the clips"
+    if parts.foresee is not None:
+        yield str(parts.foresee())
 
 
 def counted(model) -> Iterator[str]:
