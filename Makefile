@@ -34,7 +34,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-min mixins wheel-test check format bench parity clean
+.PHONY: help demo test test-slow test-min mixins wheel-test check format bench parity embedded clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.13] [TORCH_INDEX=https://download.pytorch.org/whl/cpu] [WORKERS=8] [ARGS=...]"
@@ -43,6 +43,12 @@ help:  ## list the targets
 
 demo: $(INSTALLED)  ## hear a sound: draw its waveform and spectrogram, and embed it
 	@$(BIN)/unibrivl demo
+
+# VARIANT=open or research; DATA holds the packs sounds_and_pictures and spoken_digits
+VARIANT ?= open
+DATA ?= ../shared/data
+embedded: $(INSTALLED)  ## make the embedded model from nothing, in stages that go on: VARIANT=open|research DATA=FOLDER
+	@$(BIN)/unibrivl embedded --variant $(VARIANT) --data $(DATA) $(ARGS)
 
 test: $(INSTALLED)  ## the quick tests
 	@$(ONE_THREAD) $(BIN)/python $(PYTEST) -m "not slow" $(ARGS)

@@ -17,6 +17,11 @@ RECIPES = {
     "photos": "a small image tower learns to name a pack's pictures, for sounds_and_pictures",
     "sounds": "the tower of sounds_and_pictures learns ESC-10 by its classes: what that is measured against",
     "sounds_and_pictures": "a small UniBriVL learns from real recordings and pictures that share a label",
+    "small_generator": "the embedded model's UNet: pictures from texts",
+    "small_latents": "the embedded model's autoencoder of pictures",
+    "small_pictures": "the embedded model's image tower, or the judge of its pictures",
+    "small_sounds": "the embedded model's UniBriVL: sounds meet pictures and words",
+    "small_words": "the embedded model's tokenizer and text encoder, in the image tower's space",
     "tones": "coloured tones: a world that is made up as it trains, in under a minute, to check that everything works",
 }
 

@@ -161,8 +161,9 @@ def weight_files(folder: Path) -> list[Path]:
         if absent or not wanted:
             raise ValueError(f"{folder} lacks {', '.join(absent) or 'weights'}, which its index names: fetch it again")
         return [folder / name for name in wanted]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
+    for name in ("model.safetensors", "diffusion_pytorch_model.safetensors"):  # of transformers, of diffusers
+        if (folder / name).is_file():
+            return [folder / name]
     pickles = sorted(path.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind))
     if pickles:
         raise ValueError(
@@ -239,7 +240,8 @@ def facts_of(saved: SavedModel) -> dict[str, Any]:
     folder = saved.folder
     config = read_json(folder / "config.json")
     training, conversion = read_training(folder), read_conversion(folder)
-    named = next((name for name in _items(config.get("architectures")) if isinstance(name, str)), None)
+    classes = [*_items(config.get("architectures")), config.get("_class_name")]  # diffusers has the one name
+    named = next((name for name in classes if isinstance(name, str)), None)
     prepares = prepared(folder)
     sizes = list(saved.headers.values())
     parts = parts_of(config, saved.headers, training)
