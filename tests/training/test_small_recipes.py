@@ -1,0 +1,166 @@
+"""What the small recipes are made of: words find their places, sounds mix by kind, heads begin spread out, losses."""
+
+import numpy as np
+import pytest
+import torch
+from small_packs import write_packs
+
+from unibrivl.training.config import override
+from unibrivl.training.recipes import load_recipe
+from unibrivl.training.sampler import Draw
+
+SMALL = ("batch_size=8", "precision=no")
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory):
+    return write_packs(tmp_path_factory.mktemp("packs"))
+
+
+@pytest.fixture(scope="module")
+def folders(packs, tmp_path_factory):
+    """A tower and a text encoder that nobody has trained for long."""
+    from unibrivl.training.embedded import run_stages
+
+    out = tmp_path_factory.mktemp("stages")
+    quick = [f"{stage}.{key}" for stage in ("pictures", "words")
+             for key in ("steps=2", "batch_size=6", "warmup=1", "save_every=2", "evaluate_every=0")]  # fmt: skip
+    quick += ["pictures.precision=no", "words.primary=none"]
+    run_stages("open", packs, out, quick, ("pictures", "words"))
+    return out / "open"
+
+
+def built(name, packs, folders, *settings):
+    recipe = load_recipe(name)
+    takes = {"small_words": ["model.tower"], "small_sounds": ["model.pictures"]}[name]
+    paths = [f"{key}={folders / 'pictures' / 'model'}" for key in takes]
+    if name == "small_sounds":
+        paths += [f"model.words={folders / 'words' / 'model'}", "data.seconds=1.0"]
+    torch.manual_seed(0)
+    return recipe.build(override(recipe.config(), [f"data.folder={packs}", *paths, *SMALL, *settings]))
+
+
+def batch_of(parts, count=12, first=0):
+    return parts.collate([parts.data[Draw(index % len(parts.data), 0, first + index)] for index in range(count)])
+
+
+def test_classes_without_pictures_have_a_place_far_from_the_others(packs, folders):
+    places = built("small_words", packs, folders).data
+    assert len(set(places.names)) == len(places.names)
+    row = places.names.index("chainsaw")
+    cosines = places.embeds_PV @ places.embeds_PV[row]
+    cosines[row] = -1
+    assert cosines.max() < 0.9 and not any(name.endswith(" chainsaw") for name in places.names)
+    assert places.texts[places.place_of_text.index(row)] == "the sound of a chainsaw"
+    torch.testing.assert_close(places.embeds_PV.norm(dim=1), torch.ones(len(places.names)))
+
+
+def test_any_text_can_be_read_and_known_words_are_one_token(packs, folders):
+    tokenizer = built("small_words", packs, folders).processor
+    for text in ("a photo of a rooster", "the handwritten digit seven"):
+        assert tokenizer.tokenize(text) == [f"{word}</w>" for word in text.split()]
+    strange = tokenizer("Xylophon, 42 - ok?")["input_ids"]
+    assert tokenizer.unk_token_id not in strange[1:-1] and tokenizer.decode(strange[1:-1]).replace(" ", "") == (
+        "xylophon,42-ok?"
+    )
+
+
+def test_digits_are_mixed_with_digits_and_things_with_things(packs, folders):
+    parts = built("small_sounds", packs, folders, "data.mixup=1.0")
+    labels = parts.data.labels
+    spoken = torch.tensor([label in ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+                           for label in labels])  # fmt: skip
+    batch = batch_of(parts, 24)
+    assert torch.equal(spoken[batch["label"]], spoken[batch["other"]])
+    assert ((batch["share"] > 0) & (batch["share"] < 1)).all() and spoken[batch["label"]].any()
+    assert torch.equal(batch_of(parts, 24)["input_features"], batch["input_features"])  # all from the draws
+    frames = batch["attention_mask"].sum(1)
+    assert frames[~spoken[batch["label"]]].max() == 100  # a second of a thing
+
+
+def test_nothing_is_mixed_for_the_queues(packs, folders):
+    parts = built("small_sounds", packs, folders, "objective.name=cx", "objective.queue_size=16")
+    batch = batch_of(parts)
+    assert torch.equal(batch["share"], torch.ones(12)) and torch.equal(batch["label"], batch["other"])
+    parts.objective.before_step(parts.model, 0)
+    terms = parts.objective(parts.model.train(), batch)
+    assert {"named_shared", "named_native"} < terms.keys() and torch.isfinite(sum(terms.values()))
+    parts.objective.load_state_dict(parts.objective.state_dict())
+
+
+def test_held_classes_are_not_heard_at_all(packs, folders):
+    parts = built("small_sounds", packs, folders, "data.held_classes=dog,seven")
+    assert {"dog", "seven"}.isdisjoint(parts.data.labels) and {"rain", "six"} <= set(parts.data.labels)
+
+
+def test_a_fold_is_held_out_and_test_clips_never_train(packs, folders):
+    parts = built("small_sounds", packs, folders, "data.validation_fold=2")
+    things = [one for one in parts.data.items if one.fold is not None]
+    assert {one.fold for one in things} == {1, 3} and all(one.split == "train" for one in parts.data.items)
+
+
+def test_the_head_begins_with_sounds_apart(packs, folders, monkeypatch):
+    recipe = load_recipe("small_sounds")
+
+    def spread(parts):
+        """The mean cosine of different sounds in both spaces, in training mode."""
+        batch = batch_of(parts, 16, first=1000)
+        inputs = {name: batch[name] for name in ("input_features", "attention_mask")}
+        with torch.no_grad():
+            a = parts.model.train().get_audio_features(**inputs).pooler_output
+            found = [a, parts.model.project_audio(a)]
+        return [float((one @ one.t())[~torch.eye(16, dtype=torch.bool)].mean()) for one in found]
+
+    fitted = spread(built("small_sounds", packs, folders))
+    monkeypatch.setattr(recipe, "calibrate", lambda model, batch: None)
+    plain = spread(built("small_sounds", packs, folders))
+    assert plain[0] > 0.8 and fitted[0] < 0.6
+    assert fitted[1] < plain[1]
+
+
+def test_soft_partners_are_cross_entropy_where_nothing_is_mixed(packs, folders):
+    parts = built("small_sounds", packs, folders, "data.mixup=0")
+    batch, model = batch_of(parts), parts.model.eval()
+    terms = parts.objective(model, batch)
+    with torch.no_grad():
+        inputs = {name: batch[name] for name in ("input_features", "attention_mask")}
+        g_BV = model.project_audio(model.get_audio_features(**inputs).pooler_output)
+        expected = torch.nn.functional.cross_entropy(g_BV @ parts.data.words_LV.t() / 0.07, batch["label"])
+    assert float(terms["named_native"].detach()) == pytest.approx(2 * float(expected), rel=1e-4)
+    assert set(terms) == {f"{what}_{space}" for what in ("heard", "seen", "named") for space in ("shared", "native")}
+
+
+def test_velocity_is_learned_with_min_snr_weights():
+    pytest.importorskip("diffusers")
+    from unibrivl.training.recipes.small_generator import SmallGeneratorObjective, VelocityLoss
+
+    class Silent(torch.nn.Module):
+        def forward(self, noisy, timestep, text):
+            return type("Output", (), {"sample": torch.zeros_like(noisy)})()
+
+    chance = torch.Generator().manual_seed(0)
+    latents, noise = (torch.randn(3, 8, 8, 8, generator=chance) for _ in range(2))
+    timestep = torch.tensor([0, 500, 999])
+    loss = VelocityLoss(torch.nn.Linear(1, 1), SmallGeneratorObjective(gamma=5.0))
+    batch = {"latents": latents, "noise": noise, "timestep": timestep, "text": torch.zeros(3, 4, 2)}
+    found = float(loss(Silent(), batch)["velocity"])
+    alpha = loss.alphas[timestep].double()
+    velocity = alpha.sqrt()[:, None, None, None] * noise - (1 - alpha).sqrt()[:, None, None, None] * latents
+    snr = alpha / (1 - alpha).clamp(min=1e-8)
+    expected = (velocity.square().mean((1, 2, 3)) * snr.clamp(max=5) / (snr + 1)).mean()
+    assert found == pytest.approx(float(expected), rel=1e-5)
+    assert float(alpha[-1]) < 1e-6  # the last step is noise alone
+
+
+def test_moved_pictures_stay_pictures_and_digits_are_not_mirrored():
+    from unibrivl.training.recipes.small_pictures import SmallPicturesData, moved
+
+    ramp = torch.linspace(0, 1, 64).expand(40, 3, 64, 64).clone()
+    still = SmallPicturesData(zoom=0.0, turn=0.0, shift=0.0)
+    digits = moved(ramp, torch.zeros(40, dtype=torch.bool), torch.Generator().manual_seed(0), still)
+    torch.testing.assert_close(digits, ramp, atol=1e-5, rtol=0)
+    photos = moved(ramp, torch.ones(40, dtype=torch.bool), torch.Generator().manual_seed(0), still)
+    mirrored = (photos[:, 0, 0, 0] > 0.5).float().mean()
+    assert 0.2 < mirrored < 0.8
+    wild = moved(ramp, torch.ones(40, dtype=torch.bool), torch.Generator().manual_seed(0), SmallPicturesData())
+    assert wild.min() >= 0 and wild.max() <= 1 and np.isfinite(wild.numpy()).all()
