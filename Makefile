@@ -41,7 +41,7 @@ help:  ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(INSTALLED)  ## hear a sound: draw its waveform and spectrogram, and embed it
+demo: $(INSTALLED)  ## a handful of sounds to pictures on one page: out/demo.png
 	@$(BIN)/unibrivl demo
 
 # VARIANT=open or research; DATA holds the packs sounds_and_pictures and spoken_digits
@@ -96,7 +96,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 		$(BIN)/python $(PIP) install -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
 	@$(BIN)/python -c "$(torch_version)" >> $(VENV)/constraints.txt
-	@$(BIN)/python $(PIP) install -q -c $(VENV)/constraints.txt -e ".[dev,diffusion]"
+	@$(BIN)/python $(PIP) install -q -c $(VENV)/constraints.txt -e ".[app,dev,diffusion]"
 	@touch $@
 
 $(INSTALLED_MIN): setup.cfg pyproject.toml constraints.txt .ci/minimum_versions.py

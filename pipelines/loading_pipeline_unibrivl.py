@@ -8,6 +8,7 @@ installed.
 """
 
 import importlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
+
 from .matching_unibrivl import INSTALL, PLACES, load_matcher
+from .prompts_unibrivl import checked_banks
 
 PARTS = ("matcher", "matcher_processor")
 # a component's class of ours: its module in the package, or the file that a push puts into the component's folder
@@ -37,21 +41,25 @@ class LoadsMatcher:
             matcher (*optional*): name or folder of UniBriVL or PE-AV, or a loaded model, or `None` for none.
             matcher_processor (*optional*): what prepares its input: needed with a loaded model.
             matcher_kwargs (`dict`, *optional*): for the matcher's own `from_pretrained`: revision, dtype, ...
+            dtype (*optional*): of all models, however they are stored: float32 unless told otherwise. (Without one,
+                diffusers' own classes would come in float32, and those of transformers as they are stored.)
             kwargs: of `DiffusionPipeline.from_pretrained`.
         """
-        kwargs = with_matcher(kwargs, kwargs.get("torch_dtype", kwargs.get("dtype")))
+        if kwargs.get("torch_dtype") is None and kwargs.get("dtype") is None:
+            kwargs = {name: value for name, value in kwargs.items() if name != "torch_dtype"}
+            kwargs["dtype"] = torch.float32
+        kwargs = with_matcher(kwargs, dtype_in(kwargs))
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
 
     @classmethod
     def from_pipe(cls, pipeline, **kwargs):
         """As in diffusers: the components of another pipeline, and a matcher as in `from_pretrained`."""
-        dtype = kwargs.get("torch_dtype", kwargs.get("dtype"))
-        return super().from_pipe(pipeline, **with_matcher(kwargs, dtype))  # type: ignore[misc]
+        return super().from_pipe(pipeline, **with_matcher(kwargs, dtype_in(kwargs)))  # type: ignore[misc]
 
     @classmethod
     def from_single_file(cls, pretrained_model_link_or_path, **kwargs):
         """As in diffusers: a base in one file, and a matcher as in `from_pretrained`."""
-        kwargs = with_matcher(kwargs, kwargs.get("torch_dtype", kwargs.get("dtype")))
+        kwargs = with_matcher(kwargs, dtype_in(kwargs))
         return super().from_single_file(pretrained_model_link_or_path, **kwargs)  # type: ignore[misc]
 
     @classmethod
@@ -101,6 +109,16 @@ class LoadsMatcher:
                 kwargs[part] = (f"unibrivl.modeling.{library.rpartition('.')[2]}", name)
         super().register_to_config(**kwargs)  # type: ignore[misc]
 
+    def _register_banks(self, label_banks: Any) -> None:
+        self.register_to_config(label_banks=checked_banks(label_banks))
+
+    def to_json_string(self) -> str:
+        """As in diffusers, which sorts: label banks keep their order, since the first is the default."""
+        fields = json.loads(super().to_json_string())  # type: ignore[misc]
+        if "label_banks" in fields:
+            fields["label_banks"] = self.config["label_banks"]  # type: ignore[attr-defined]
+        return json.dumps(fields, indent=2) + "\n"
+
     def push_to_hub(self, *args, **kwargs):
         """As in diffusers, with the code: load it with `trust_remote_code=True` where this package is missing."""
         code_writer()  # before a repository is made
@@ -119,6 +137,12 @@ class Index(dict):
 
     def __contains__(self, name: object) -> bool:
         return name != "matcher_processor" and super().__contains__(name)
+
+
+def dtype_in(kwargs: dict[str, Any]) -> Any:
+    """Of all models, by its name of today or the older one."""
+    dtype = kwargs.get("dtype")
+    return kwargs.get("torch_dtype") if dtype is None else dtype
 
 
 def with_matcher(kwargs: dict[str, Any], dtype: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from .image_embeds_unibrivl import TakesEmbedsOfRows
 from .loading_pipeline_unibrivl import LoadsMatcher
 from .matching_unibrivl import matcher_for
 from .outputs_pipeline_unibrivl import Candidate, UniBriVLPipelineOutput
-from .prompts_unibrivl import nearest_prompts
+from .prompts_unibrivl import bank_named, nearest_prompts
 from .query_unibrivl import Query, encode_query
 from .receipt_unibrivl import write_receipts
 from .seeds_unibrivl import Seeds
@@ -39,6 +39,7 @@ class UniBriVLMixin(LoadsMatcher, CallsParent, TakesEmbedsOfRows):
     vae: Any
     image_processor: Any
     maybe_free_model_hooks: Any
+    config: Any
     _execution_device: torch.device
     # components of ours
     matcher: Any
@@ -80,7 +81,9 @@ class UniBriVLMixin(LoadsMatcher, CallsParent, TakesEmbedsOfRows):
             strategy (`str` or `Strategy`): how candidates become pictures: "halving", "rerank", ...
             num_candidates (`int`, *optional*): pictures that are begun for each sound; by default the strategy's. The
                 best `num_images_per_prompt` of them are returned.
-            label_bank (*optional*): where prompts come from: a list of strings, or a file of them.
+            label_bank (*optional*): where prompts come from: the name of a bank of this pipeline's (`label_banks`); a
+                list of labels; `{label: prompt}`; or a file. By default the pipeline's first bank, or, where it has
+                none, the project's labels.
             keep_candidates (`bool`): return all finished candidates with their pictures.
             max_rows (`int`, *optional*): at most so many rows in one call of the UNet.
             generator (*optional*): one, or a list with one for each sound.
@@ -138,7 +141,7 @@ class UniBriVLMixin(LoadsMatcher, CallsParent, TakesEmbedsOfRows):
         if not strategy.needs_prompts:
             return Request(self, queries_QE, [[""]] * len(queries_QE), total, num_kept, call)
         count = max(one for one in range(1, min(strategy.num_prompts, total) + 1) if total % one == 0)
-        found = nearest_prompts(self.listener, queries_QE, count, label_bank)
+        found = nearest_prompts(self.listener, queries_QE, count, bank_named(label_bank, self.label_banks))
         return Request(self, queries_QE, found, total // count, num_kept, call)
 
     def draw(
@@ -197,6 +200,11 @@ class UniBriVLMixin(LoadsMatcher, CallsParent, TakesEmbedsOfRows):
         return (found_AE * queries_AE.to(found_AE)).sum(-1).tolist()
 
     # ---- pictures and the matcher
+
+    @property
+    def label_banks(self) -> dict[str, dict[str, str]]:
+        """Banks that this pipeline carries, the default first: name -> {what the matcher reads: what is drawn}."""
+        return self.config.get("label_banks") or {}
 
     @property
     def listener(self):

@@ -65,6 +65,8 @@ class UniBriVLUnCLIPPipeline(UniBriVLMixin, UnCLIPOfRows):
         scheduler, vae: of `StableUnCLIPImg2ImgPipeline`; the first two may be missing, a sound needs neither.
         matcher (*optional*): a UniBriVL whose image tower is the CLIP that this unCLIP was trained with.
         matcher_processor (*optional*): what prepares its input.
+        label_banks (*optional*): name -> {label: prompt}, saved with the pipeline: where sounds without a prompt find
+            one. The matcher reads the labels, the prompts are drawn; the first bank is the default.
     """
 
     _optional_components = ["feature_extractor", "image_encoder", "matcher", "matcher_processor"]
@@ -84,12 +86,14 @@ class UniBriVLUnCLIPPipeline(UniBriVLMixin, UnCLIPOfRows):
         vae: AutoencoderKL,
         matcher: PreTrainedModel | None = None,
         matcher_processor: ProcessorMixin | None = None,
+        label_banks: dict[str, dict[str, str]] | None = None,
     ):
         super().__init__(
             feature_extractor, image_encoder, image_normalizer, image_noising_scheduler, tokenizer, text_encoder, unet,
             scheduler, vae,
         )  # fmt: skip
         self.register_modules(matcher=matcher, matcher_processor=matcher_processor)
+        self._register_banks(label_banks)
 
     def __call__(  # type: ignore[override]
         self, image: Any = None, prompt: Any = None, *, strategy: Any = "embed", **kwargs

@@ -24,6 +24,8 @@ class UniBriVLXLPipeline(UniBriVLMixin, StableDiffusionXLPipeline):
         force_zeros_for_empty_prompt, add_watermarker: of `StableDiffusionXLPipeline`.
         matcher (*optional*): a model that puts sounds and pictures into one space: UniBriVL, PE-AV.
         matcher_processor (*optional*): what prepares its input.
+        label_banks (*optional*): name -> {label: prompt}, saved with the pipeline: where sounds without a prompt find
+            one. The matcher reads the labels, the prompts are drawn; the first bank is the default.
     """
 
     model_cpu_offload_seq = StableDiffusionXLPipeline.model_cpu_offload_seq
@@ -46,12 +48,14 @@ class UniBriVLXLPipeline(UniBriVLMixin, StableDiffusionXLPipeline):
         add_watermarker: bool | None = None,
         matcher: PreTrainedModel | None = None,
         matcher_processor: ProcessorMixin | None = None,
+        label_banks: dict[str, dict[str, str]] | None = None,
     ):
         super().__init__(
             vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, unet, scheduler, image_encoder,
             feature_extractor, force_zeros_for_empty_prompt, add_watermarker,
         )  # fmt: skip
         self.register_modules(matcher=matcher, matcher_processor=matcher_processor)
+        self._register_banks(label_banks)
 
     def _decode(self, latents_ACHW: torch.Tensor) -> torch.Tensor:
         vae, config = self.vae, self.vae.config

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from .label_bank_unibrivl import LABELS
 
 TEMPLATE = "a photo of {}"
 COLUMNS = ("label", "display_name")
+FILES = (".txt", ".csv", ".tsv", ".json")
 TEXTS_AT_ONCE = 64
 BANKS_KEPT = 4  # of each matcher, in memory
 
@@ -32,22 +33,19 @@ def nearest_prompts(
     Args:
         matcher: what reads the labels.
         queries_QE (`torch.Tensor`): of length one.
-        bank (*optional*): a list of labels or a file of them, see `read_bank`; the project's own by default. A list of
-            lists holds finished prompts, one list for each sound, and nothing is searched.
-        template (`str`): the prompt of a label.
+        bank (*optional*): labels, with prompts or without, or a file of them, see `read_bank`; the project's own by
+            default. A list of lists holds finished prompts, one list for each sound, and nothing is searched.
+        template (`str`): the prompt of a label that has none of its own.
     """
     if is_finished(bank):
         return finished_prompts(bank, len(queries_QE), count)
-    if template.count("{}") != 1:
-        raise ValueError(f"a template has one {{}} for the label, and this is {template!r}")
-    labels = read_bank(bank)
+    prompts_of = read_bank(bank, template)
+    labels, prompts = list(prompts_of), list(prompts_of.values())
     embeds_LE = embeds_of(matcher, labels)
     cosines_QL = queries_QE.float() @ embeds_LE.to(queries_QE.device, torch.float32).T
     order_QL = cosines_QL.argsort(dim=-1, descending=True, stable=True).tolist()
     # a bank with fewer labels begins again: the seeds differ
-    return [
-        [template.replace("{}", labels[order[place % len(labels)]]) for place in range(count)] for order in order_QL
-    ]
+    return [[prompts[order[place % len(labels)]] for place in range(count)] for order in order_QL]
 
 
 def is_finished(bank: Any) -> bool:
@@ -89,31 +87,76 @@ def embeds_of(matcher: Any, labels: Sequence[str]) -> torch.Tensor:
 # ---- banks
 
 
-def read_bank(bank: Any = None) -> list[str]:
-    """The labels of a bank, each once.
+def read_bank(bank: Any = None, template: str = TEMPLATE) -> dict[str, str]:
+    """The labels of a bank, each once, and what is drawn for each.
 
     Args:
-        bank (*optional*): None for the project's own; a list of labels; or a file: `.txt` with one in a line, `.json`
-            with a list, `.csv` or `.tsv` with a column `label` or `display_name`, or else the column of words that
-            tells the rows apart: of AudioSet's and VGGSound's class lists the names.
+        bank (*optional*): None for the project's own; a list of labels; `{label: prompt}`; or a file: `.txt` with one
+            label in a line, `.json` with either, `.csv` or `.tsv` with a column `label` or `display_name`, or else the
+            column of words that tells the rows apart: of AudioSet's and VGGSound's class lists the names.
+        template (`str`): the prompt of a label that has none of its own.
     """
-    if bank is None:
-        return list(LABELS)
+    if template.count("{}") != 1:
+        raise ValueError(f"a template has one {{}} for the label, and this is {template!r}")
     where = "label_bank="
+    if bank is None:
+        bank = list(LABELS)
     if isinstance(bank, (str, os.PathLike)):
         where = os.path.basename(os.fspath(bank))
         bank = read_file(os.fspath(bank), where)
-    if not isinstance(bank, (list, tuple)) or not all(isinstance(one, str) for one in bank):
-        raise ValueError(f"{where} holds labels: a list of strings, or a .txt, .csv, .tsv or .json file of them")
-    labels = list(dict.fromkeys(" ".join(label.split()) for label in bank if label.strip()))
-    if not labels:
+    if isinstance(bank, Mapping):
+        pairs = list(bank.items())
+    elif isinstance(bank, (list, tuple)):
+        pairs = [(label, template) for label in bank]
+    else:
+        pairs = [(None, None)]
+    if not all(isinstance(one, str) for pair in pairs for one in pair):
+        raise ValueError(
+            f"{where} holds labels: a list of strings, {{label: prompt}}, or a {', '.join(FILES)} file of them"
+        )
+    prompts: dict[str, str] = {}
+    for label, prompt in pairs:
+        if name := " ".join(label.split()):
+            prompts.setdefault(name, prompt if isinstance(bank, Mapping) else prompt.replace("{}", name))
+    if not prompts:
         raise ValueError(f"{where} has no label in it: give at least one")
-    return labels
+    return prompts
+
+
+def bank_named(bank: Any, banks: Mapping[str, Mapping[str, str]]) -> Any:
+    """What the `label_bank` of a call stands for in a pipeline with banks of its own: the first if nothing is said."""
+    if bank is None:
+        return next(iter(banks.values()), None)
+    if isinstance(bank, str) and bank in banks:
+        return banks[bank]
+    if isinstance(bank, str) and not is_path(bank):
+        own = f"it has {', '.join(banks)}" if banks else "it has none of its own"
+        raise ValueError(
+            f"label_bank={bank!r} is no bank of this pipeline: {own}. A file of labels ends in {', '.join(FILES)}"
+        )
+    return bank
+
+
+def is_path(bank: str) -> bool:
+    """Whether a text means a file, and no name of a bank."""
+    return bool(os.path.splitext(bank)[1]) or os.path.basename(bank) != bank
+
+
+def checked_banks(banks: Any) -> dict[str, dict[str, str]] | None:
+    """Banks that a pipeline may carry: name -> {label: prompt}."""
+    if banks is None:
+        return None
+    if not isinstance(banks, Mapping) or not all(isinstance(one, Mapping) for one in banks.values()):
+        raise ValueError("label_banks are {name: {label: prompt}}, such as {'photo': {'a dog': 'a photo of a dog'}}")
+    for name in banks:
+        if not isinstance(name, str) or not name or is_path(name):
+            raise ValueError(f"a label bank is called {name!r}: take a plain word, which nobody mistakes for a file")
+    return {name: read_bank(dict(bank)) for name, bank in banks.items()}
 
 
 def read_file(path: str, where: str) -> Any:
     suffix = os.path.splitext(path)[1].lower()
-    if suffix not in (".txt", ".csv", ".tsv", ".json"):
+    if suffix not in FILES:
         raise ValueError(f"{where} is no file of labels: they end in .txt, .csv, .tsv or .json")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -153,4 +196,4 @@ def is_number(cell: str) -> bool:
     return True
 
 
-__all__ = ["TEMPLATE", "nearest_prompts", "read_bank"]
+__all__ = ["TEMPLATE", "bank_named", "checked_banks", "is_path", "nearest_prompts", "read_bank"]

@@ -31,6 +31,7 @@ VERSION = 1
 KEY = "unibrivl"  # of the text chunk in a PNG
 MOST_BYTES = 8 << 20  # of a receipt that is read: a text of a stranger's picture
 NOT_THE_PICTURES = {"generator", "output_type", "return_dict", "callback_on_step_end_tensor_inputs", "prompt"}
+EMBEDDED = ("embedded", "open")  # ends the folder of the model that the package carries: `--model embedded`
 FIT_IN_A_RECEIPT = 1 << 16  # numbers of embeddings that the caller passed
 
 
@@ -203,6 +204,8 @@ def public_name(part: Any, component: str = "") -> str | None:
     parts = [one for one in name.replace("\\", "/").split("/") if one]
     if len(parts) > 1 and parts[-1] == component:  # a folder in the pipeline's own
         parts.pop()
+    if tuple(parts[-2:]) == EMBEDDED:
+        return parts[-2]
     return parts[-1] if parts else None
 
 

@@ -20,6 +20,7 @@ from layout_sources import Import, Source, called, calls, files_below, imports, 
 LAYERS = {
     "utils": 0,
     "model_cards": 0,
+    "embedded": 0,
     "audio": 1,
     "vision": 1,
     "metrics": 1,
@@ -32,7 +33,6 @@ LAYERS = {
     "evaluation": 5,
     "convert": 5,
     "embedder": 5,
-    "embedded": 5,
     "app": 6,
     "cli": 7,
 }

@@ -29,6 +29,7 @@ TARGETS = [
     "format",
     "bench",
     "parity",
+    "embedded",
     "clean",
 ]
 

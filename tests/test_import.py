@@ -52,7 +52,7 @@ def test_a_public_name_resolves(name):
     if name.endswith("Pipeline"):
         pytest.importorskip("diffusers", reason="diffusers is not installed")
     value = getattr(unibrivl, name)
-    assert value.__name__ == name
+    assert value.__name__.rpartition(".")[2] == name  # `embedded` may be its module, which can be called too
     assert getattr(unibrivl, name) is value
 
 

@@ -110,7 +110,7 @@ FILES = {
 def test_banks_come_from_files(name, tmp_path):
     content, labels = FILES[name]
     (tmp_path / name).write_text(content, encoding="utf-8")
-    assert read_bank(tmp_path / name) == labels
+    assert read_bank(tmp_path / name, "{}") == {label: label for label in labels}
 
 
 @pytest.mark.parametrize(

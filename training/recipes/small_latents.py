@@ -73,7 +73,7 @@ def config() -> RunConfig:
         # OURS: pictures change less than for the tower, and nothing is hidden
         data=SmallPicturesData(photos=0.65, drawings=0.25, digits=0.1, zoom=0.15, turn=5.0, shift=6.0, erase=0.0),
         objective=SmallLatentsObjective(),
-        steps=3000,
+        steps=6000,
         batch_size=16,
         precision="bf16",
         learning_rate=1e-3,  # OURS: small networks take more than the 4.5e-6 times batch of latent diffusion

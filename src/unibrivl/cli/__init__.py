@@ -18,9 +18,10 @@ from collections.abc import Sequence
 VERBS = {
     "card": "print the model card of a saved model, rendered from the files beside it",
     "convert": "turn an original checkpoint into a safetensors folder that from_pretrained loads",
-    "demo": "hear a sound: draw its waveform and spectrogram, and embed it",
+    "demo": "a handful of sounds, or yours, to pictures on one page, by the model of this package",
     "doctor": "report what is wrong with the sounds of a folder before it wastes a training run",
     "embed": "sounds, pictures and texts as vectors in one parquet file, in a run that may be stopped and goes on",
+    "embedded": "make this package's own small model from nothing, in stages that go on where they were broken off",
     "generate": "a picture for each sound, with a receipt for how it was chosen and a contact sheet",
     "info": "what a model is made of: sizes, towers, licences, and the fingerprint of its vectors",
     "lexicon": "build the phone tokenizer from a pronunciation dictionary",
@@ -28,6 +29,7 @@ VERBS = {
     "merge": "work an adapter into the weights of its base model",
     "push": "upload a model's folder to the Hub, private unless told otherwise",
     "replay": "make a picture again from the receipt inside it, and say what is different",
+    "serve": "a web page on this machine: choose a sound, see what is heard and drawn",
     "train": "run a recipe: train a model, or go on where a run was killed",
 }
 

@@ -42,11 +42,18 @@ def assemble(variant: Variant, data: Path, out: Path) -> Path:
     partial, target = folder / f"{PIPELINE}.partial", folder / PIPELINE
     shutil.rmtree(partial, ignore_errors=True)
     pipe.save_pretrained(partial)
+    drop(partial / "vae" / "config.json", "block_out_channels")  # diffusers writes it, and warns when it reads it
     (partial / "labels.json").write_text(json.dumps(labels_of(world), indent=1) + "\n", encoding="utf-8")
     (partial / "LICENSE-WEIGHTS").write_text(licence_text(world), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     publish(partial, target)
     return target
+
+
+def drop(path: Path, key: str) -> None:
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields.pop(key, None)
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def labels_of(world: SmallWorld) -> dict[str, Any]:
@@ -73,8 +80,8 @@ def licence_text(world: SmallWorld) -> str:
     ]
     by_licence: dict[str, dict[str, int]] = {}
     for one in trained:
-        thanks = by_licence.setdefault(one.licence, {})
-        thanks[one.attribution] = thanks.get(one.attribution, 0) + 1
+        thanks, name = by_licence.setdefault(one.licence, {}), one.attribution.strip()
+        thanks[name] = thanks.get(name, 0) + 1
     for licence, thanks in sorted(by_licence.items()):
         lines += [f"{licence} ({sum(thanks.values())} works)", ""]
         lines += [f"  {name or 'no author named'}" + (f" ({count})" if count > 1 else "")

@@ -55,7 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--volume", type=as_gains, metavar="DB,DB", help="a picture at each gain: --volume=-20,0,10 (decibels)"
     )
-    parser.add_argument("--label-bank", metavar="FILE", help="labels of your own: .txt, .csv, .tsv or .json")
+    parser.add_argument(
+        "--label-bank",
+        metavar="NAME|FILE",
+        help="a bank of the model's, or labels of your own: .txt, .csv, .tsv or .json",
+    )
     parser.add_argument(
         "--max-rows", type=int, metavar="N", help="rows of the UNet at once (default: what memory takes)"
     )
@@ -65,7 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
-        "--model", required=required, metavar="M", help="a base of Stable Diffusion, or one that holds a matcher too"
+        "--model",
+        required=required,
+        metavar="M",
+        help="a base of Stable Diffusion, or one that holds a matcher too; `embedded` is the model of this package",
     )
     parser.add_argument("--matcher", metavar="R", help="UniBriVL or PE-AV: a folder, or a name on the Hub")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
@@ -101,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
 
 def generate(args: argparse.Namespace) -> int:
     quiet_libraries()
+    from unibrivl.pipelines.prompts_unibrivl import bank_named
+
     check_settings(args)
     jobs = find_jobs(args)
     waiting = [job for job in jobs if args.restart or not is_whole(job, args)]
@@ -110,6 +119,7 @@ def generate(args: argparse.Namespace) -> int:
     if waiting:
         args.out.mkdir(parents=True, exist_ok=True)
         pipe = load_pipeline(args.model, args.matcher, args.device, args.dtype, args.offload)
+        bank_named(args.label_bank, pipe.label_banks)
         failures = draw_all(pipe, waiting, args)
     for name, why in failures[:MOST_SHOWN]:
         print(f"unibrivl generate: {name}: {why}", file=sys.stderr)
@@ -120,7 +130,7 @@ def generate(args: argparse.Namespace) -> int:
 
 def check_settings(args: argparse.Namespace) -> None:
     """What would be wrong with every sound is said once, before a model is loaded."""
-    from unibrivl.pipelines.prompts_unibrivl import read_bank
+    from unibrivl.pipelines.prompts_unibrivl import is_path, read_bank
     from unibrivl.pipelines.strategies_unibrivl import strategy_named
 
     for name in ("pictures", "steps", "num_candidates", "max_rows"):
@@ -128,7 +138,8 @@ def check_settings(args: argparse.Namespace) -> None:
         if given is not None and given < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {given}")
     strategy_named(args.strategy or "halving")
-    read_bank(args.label_bank)
+    if args.label_bank and is_path(args.label_bank):  # a name is looked up when the model is there
+        read_bank(args.label_bank)
     if args.windows and args.volume is not None:
         raise ValueError("--windows and --volume cannot be used together: run twice, into two folders")
 
@@ -210,10 +221,13 @@ def load_pipeline(
     """The pipeline of a base, of the kind that its `model_index.json` says."""
     import torch
 
+    from unibrivl.embedded import embedded
     from unibrivl.utils.optional import require
 
     diffusers = require("diffusers", "diffusion", "drawing pictures")
     where = checked_device(device)
+    if model == "embedded":
+        model = str(embedded())
     parts = diffusers.DiffusionPipeline.load_config(
         model, **{name: kwargs[name] for name in ("revision",) if name in kwargs}
     )

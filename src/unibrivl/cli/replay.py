@@ -76,7 +76,7 @@ def where_from(receipt: dict[str, Any], args: argparse.Namespace) -> tuple[str, 
     model, matcher, revision = args.model, args.matcher, {}
     if model is None:
         model, _, commit = (names["base"] or "").partition("@")
-        if model.count("/") != 1:
+        if model.count("/") != 1 and model != "embedded":
             raise ValueError(
                 f"the picture was drawn by {names['base'] or 'a base without a name'}, a folder on some machine: say "
                 "where it is with --model"

@@ -1,0 +1,103 @@
+"""What is shown, as HTML: pictures with words beside them, tables with headings, nothing unescaped.
+
+Pictures are part of the page (data addresses), so that no file of the server has an address of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+
+from unibrivl.app.drawing import Drawn
+from unibrivl.app.folder import Found
+
+MOST_LABELS = 5
+
+
+def status(words: str, problem: bool = False) -> str:
+    """A line that screen readers say when it changes: its place in the page is a live region."""
+    if not problem:
+        return f'<p class="told">{escape(words)}</p>'
+    # the style sheet hides the last sentence where no picture is shown
+    return (
+        f'<p class="told problem"><strong>Not done.</strong> {escape(words)} '
+        '<span class="stale">What you see below is from before.</span></p>'
+    )
+
+
+def best(drawn: Sequence[Drawn], name: str) -> str:
+    """The picture that fits best, large, and a way to keep it."""
+    first = drawn[0]
+    source = address(first.png(), "png")
+    return (
+        f'<figure class="best"><img src="{source}" alt="{escape(alternative(first, 1, len(drawn)))}">'
+        f"<figcaption>{escape(caption(first))} "
+        f'<a download="{escape(name)}.png" href="{source}">Save picture</a></figcaption></figure>'
+    )
+
+
+def candidates(drawn: Sequence[Drawn]) -> str:
+    """All pictures by rank, with their scores; nothing where there is only one."""
+    if len(drawn) == 1:
+        return ""
+    items = "".join(
+        f'<li><figure><img src="{address(one.png(), "png")}" alt="{escape(alternative(one, rank, len(drawn)))}">'
+        f'<figcaption><span class="rank">{rank}</span> <span class="score">{one.score:+.3f}</span><br>'
+        f"{escape(one.prompt or '')}</figcaption></figure></li>"
+        for rank, one in enumerate(drawn, 1)
+    )
+    return f'<h2>All {len(drawn)} pictures by rank and score</h2><ol class="candidates" role="list">{items}</ol>'
+
+
+def alternative(one: Drawn, rank: int, count: int) -> str:
+    """A text for those who do not see the picture. It says what was asked for: what is in it nobody has checked."""
+    place = "the best" if rank == 1 else f"number {rank}"
+    if one.hidden:
+        return f"A black picture, {place} of {count}: the safety checker has hidden it"
+    return f"Generated picture, {place} of {count}, asked for as: {one.prompt or 'the sound alone'}"
+
+
+def caption(one: Drawn) -> str:
+    if one.hidden:
+        return "The safety checker has hidden this picture."
+    words = f"{one.prompt[0].upper()}{one.prompt[1:]}" if one.prompt else "From the sound alone"
+    return f"{words}. Score {one.score:+.3f}."
+
+
+def heard(labels: Sequence[tuple[str, float]]) -> str:
+    """The likeliest labels, as a table with bars."""
+    if not labels:
+        return "<h2>What it heard</h2><p>This model has no words for what it hears.</p>"
+    rows = "".join(
+        f'<tr><th scope="row">{escape(label)}</th><td class="number">{percent(chance)}</td>'
+        f'<td class="bar" aria-hidden="true"><span style="width:{max(1, round(100 * chance))}%"></span></td></tr>'
+        for label, chance in labels[:MOST_LABELS]
+    )
+    return (
+        f'<h2>What it heard</h2><table class="heard"><caption>The likeliest of the {len(labels)} things it knows'
+        '</caption><thead><tr><th scope="col">Sound</th><th scope="col" class="number">Probability</th>'
+        f'<td class="bar" aria-hidden="true"></td></tr></thead><tbody>{rows}</tbody></table>'
+    )
+
+
+def found(pictures: Sequence[Found]) -> str:
+    """Pictures of the folder, the nearest first."""
+    items = "".join(
+        f'<li><figure><img src="{address(one.jpeg(), "jpeg")}" alt="Picture {rank} of the folder: {escape(one.name)}">'
+        f'<figcaption><span class="rank">{rank}</span> <span class="score">{one.score:+.3f}</span><br>'
+        f"{escape(one.name)}</figcaption></figure></li>"
+        for rank, one in enumerate(pictures, 1)
+    )
+    return f'<h2>Nearest pictures of the folder</h2><ol class="candidates" role="list">{items}</ol>'
+
+
+def percent(chance: float) -> str:
+    return "under 1 %" if chance < 0.01 else f"{100 * chance:.0f} %"
+
+
+def address(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+__all__ = ["best", "candidates", "found", "heard", "percent", "status"]

@@ -1,0 +1,94 @@
+"""`unibrivl serve`: the web page, for people who would rather look than read. Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+
+EMBEDDED = "embedded"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "The page is shown to this machine only, and nothing it shows or is shown leaves it. To let others in, name "
+        "an address of this machine with --host: there is no password, so do so only in a network you trust."
+    )
+    parser.add_argument(
+        "--model",
+        default=EMBEDDED,
+        metavar="M",
+        help="a folder or a name on the Hub that holds a matcher too (default: embedded, the model in the package)",
+    )
+    parser.add_argument("--matcher", metavar="R", help="UniBriVL or PE-AV, for a base without one")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU, float32 on a CPU"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=int, metavar="N", help="default: the first that is free from 7860 on")
+    parser.add_argument("--pictures", metavar="FOLDER", help="pictures that sounds shall find")
+    parser.add_argument("--max-seconds", type=float, default=30.0, metavar="S", help="longest sound (default: 30)")
+    parser.add_argument("--max-mb", type=float, default=20.0, metavar="MB", help="largest file (default: 20)")
+    parser.add_argument("--queue", type=int, default=8, metavar="N", help="visitors who may wait (default: 8)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from unibrivl.app.guard import is_loopback
+    from unibrivl.app.limits import Limits
+    from unibrivl.utils import require
+
+    limits = Limits(args.max_seconds, args.max_mb, args.queue)
+    if args.port is not None and not 0 < args.port < 65536:
+        raise ValueError(f"--port must be from 1 to 65535, got {args.port}")
+    require("gradio", "app", "unibrivl serve")
+    if not is_loopback(args.host):
+        print(
+            f"unibrivl serve: warning: {args.host} can be reached from other machines. There is no password: whoever "
+            "reaches it can use this model, and what is said goes over the network as it is",
+            file=sys.stderr,
+        )
+    return show(args, limits)
+
+
+def show(args: argparse.Namespace, limits: object) -> int:
+    from unibrivl.app.folder import PictureFolder
+    from unibrivl.app.hearing import known_labels
+    from unibrivl.app.page import served
+    from unibrivl.app.studio import Studio
+    from unibrivl.cli.embed import stopped_by_sigterm
+    from unibrivl.cli.generate import load_pipeline, quiet_libraries
+
+    quiet_libraries()
+    model = embedded_folder() if args.model == EMBEDDED else args.model
+    print(f"loading {args.model} ...", flush=True)
+    pipe = load_pipeline(model, args.matcher, args.device, args.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    labels = known_labels(pipe, model if os.path.isdir(model) else None)
+    folder = None
+    if args.pictures is not None:
+        folder = PictureFolder(args.pictures, pipe)
+        print(f"{len(folder)} pictures in {args.pictures}")
+    studio = Studio(pipe, limits, labels, folder)  # type: ignore[arg-type]
+    with stopped_by_sigterm(), served(studio, args.host, args.port) as address:
+        print(f"open {address}   (Ctrl-C ends it)", flush=True)
+        wait()
+    return 0
+
+
+def wait() -> None:
+    """Until somebody presses Ctrl-C, which is how this is meant to end."""
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        print("\nended")
+
+
+def embedded_folder() -> str:
+    from unibrivl.embedded import embedded
+
+    return str(embedded())
+
+
+__all__ = ["add_arguments", "run"]

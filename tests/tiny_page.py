@@ -1,0 +1,35 @@
+"""What tests of the page share: a tiny pipeline with two label banks, sounds to upload, and a folder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import tiny_diffusion
+from PIL import Image
+
+BANKS = {
+    "photo": {"dog": "a photo of a dog", "rain": "a photo of rain", "cat": "a photo of a cat"},
+    "drawing": {"dog": "a drawing of a dog", "cat": "a drawing of a cat", "hen": "a drawing of a hen"},
+}
+LABELS = ["dog", "rain", "cat", "hen"]  # of both banks, each once
+QUICK = {"candidates": 2, "steps": 2}
+
+
+def pipeline() -> Any:
+    return tiny_diffusion.pipeline(reads="native", label_banks=BANKS)
+
+
+def write_sound(path: Path, seed: int = 0, seconds: float = 0.5) -> Path:
+    soundfile.write(path, tiny_diffusion.sound(seed, seconds), tiny_diffusion.RATE_HZ)
+    return path
+
+
+def write_pictures(folder: Path, count: int = 5) -> Path:
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"picture {number}.png")
+    return folder
