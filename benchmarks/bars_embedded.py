@@ -35,8 +35,6 @@ from tqdm import tqdm
 from transformers import ResNetForImageClassification
 
 from unibrivl.metrics import (
-    Examples,
-    LinearProbe,
     Relevance,
     fid_from_features,
     inception_score,
@@ -47,6 +45,7 @@ from unibrivl.metrics import (
 )
 from unibrivl.pipelines import UniBriVLPipeline
 from unibrivl.training.recipes.photos import normalised, processor_for
+from unibrivl.training.recipes.small_generator import GUIDANCE, STEPS
 from unibrivl.training.recipes.small_sounds import clip
 from unibrivl.training.recipes.small_world import (
     CORE,
@@ -60,11 +59,11 @@ from unibrivl.training.recipes.small_world import (
     pixels_of,
     prompt_of,
 )
-from unibrivl.training.recipes.sounds import AUGMENTATION, PENALTY, VIEW_SEED, VIEWS
+from unibrivl.training.recipes.sounds import numbers_of, probed
+from unibrivl.training.recipes.sounds_and_pictures_data import RATE_HZ
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SECONDS = 5.0  # that are heard of a clip
-RATE_HZ = 16_000
 AT_ONCE = 32  # sounds or pictures of one forward pass
 
 
@@ -108,28 +107,9 @@ def sound_bars(pipe: Any, world: SmallWorld) -> dict[str, Any]:
 
 def probe(pipe: Any, world: SmallWorld) -> np.ndarray:
     """Which test clips of ESC-10 a logistic regression on the tower's features names right, of augmented views."""
-
-    def features(sounds: Sequence[np.ndarray]) -> np.ndarray:
-        rows = []
-        for start in range(0, len(sounds), AT_ONCE):
-            batch = pipe.matcher_processor(
-                audio=list(sounds[start : start + AT_ONCE]), sampling_rate=RATE_HZ, return_tensors="pt"
-            )
-            with torch.no_grad():
-                rows.append(pipe.matcher.audio_model(**batch).features.float().numpy())
-        return np.concatenate(rows)
-
     train, test = (world.sounds(split, CORE) for split in ("train", "test"))
-    sounds = [clip(one, SECONDS) for one in train]
-    views = sounds + [
-        AUGMENTATION(sound, RATE_HZ, np.random.default_rng([VIEW_SEED, view, place]))
-        for view in range(1, VIEWS)
-        for place, sound in enumerate(sounds)
-    ]
-    seen = Examples(features(views), np.tile([CORE.index(one.label) for one in train], VIEWS))
-    held_NE = features([clip(one, SECONDS) for one in test])
-    scores_NC = LinearProbe(penalties=(PENALTY,)).fit(seen, seen, len(CORE)).scores(held_NE)
-    return scores_NC.argmax(1) == [CORE.index(one.label) for one in test]
+    found_N = probed(pipe.matcher, pipe.matcher_processor, train, test, lambda one: clip(one, SECONDS))
+    return found_N == numbers_of(test)
 
 
 def retrieval(listener: Any, world: SmallWorld, tests: list[Item], vectors_NE: torch.Tensor) -> dict[str, Any]:
@@ -194,7 +174,7 @@ def drawn_for(pipe: Any, sounds: Sequence[np.ndarray], bank: dict[str, str], see
     for place, sound in enumerate(tqdm(sounds, desc=f"pictures, seed {seed}", disable=None)):
         generator = torch.Generator().manual_seed(1000 * seed + place)
         image = pipe(audio=sound, sampling_rate=RATE_HZ, label_bank=bank, generator=generator,
-                     num_inference_steps=20, guidance_scale=3.0, **how).images[0]  # fmt: skip
+                     num_inference_steps=STEPS, guidance_scale=GUIDANCE, **how).images[0]  # fmt: skip
         pictures.append(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
     return np.stack(pictures)
 
@@ -311,7 +291,8 @@ def halving_bar(pipe: Any, world: SmallWorld, count: int) -> dict[str, Any]:
         for strategy in ("rerank", "halving"):
             output = pipe(
                 audio=sound, sampling_rate=RATE_HZ, label_bank=bank, strategy=strategy, num_candidates=20,
-                generator=torch.Generator().manual_seed(int(place)), num_inference_steps=20, guidance_scale=3.0,
+                generator=torch.Generator().manual_seed(int(place)), num_inference_steps=STEPS,
+                guidance_scale=GUIDANCE,
             )  # fmt: skip
             scores[strategy] = [one.score for one in output.candidates if one.score is not None]
         mean, best = float(np.mean(scores["rerank"])), max(scores["rerank"])
@@ -328,8 +309,8 @@ def speed(model: str, pipe: Any, world: SmallWorld) -> dict[str, float]:
         times = []
         for _ in range(6):
             begun = time.perf_counter()
-            pipe(audio=sound, sampling_rate=RATE_HZ, label_bank=bank, num_candidates=count, num_inference_steps=20,
-                 guidance_scale=3.0)  # fmt: skip
+            pipe(audio=sound, sampling_rate=RATE_HZ, label_bank=bank, num_candidates=count,
+                 num_inference_steps=STEPS, guidance_scale=GUIDANCE)  # fmt: skip
             times.append(time.perf_counter() - begun)
         found[f"n{count}_s"] = round(float(np.median(times[1:])), 3)
     begun = time.perf_counter()
@@ -354,7 +335,11 @@ def main() -> int:
     pipe = UniBriVLPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
     how = {"num_candidates": args.candidates}
-    found: dict[str, Any] = {"machine": describe(), "variant": args.variant, "sampler": {"steps": 20, **how}}
+    found: dict[str, Any] = {
+        "machine": describe(),
+        "variant": args.variant,
+        "sampler": {"steps": STEPS, "guidance": GUIDANCE, **how},
+    }
     found["sounds"] = sound_bars(pipe, world)
     print(json.dumps(found["sounds"], indent=2), flush=True)
     found["pictures"] = picture_bars(pipe, Judge(args.judge), world, args.seeds, args.limit, args.sheets, how)

@@ -12,10 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from unibrivl.training.config import ConfigError, command_of, override
-from unibrivl.training.loop import train
 from unibrivl.training.recipes import load_recipe
 
 
@@ -81,6 +78,10 @@ def run_stage(
     if (folder / "model").is_dir():
         tell(f"{stage.name}: {folder / 'model'} is there")
         return
+    import torch
+
+    from unibrivl.training.loop import train
+
     recipe = load_recipe(stage.recipe)
     default = recipe.config()
     own = [one.removeprefix(f"{stage.name}.") for one in settings if one.startswith(f"{stage.name}.")]

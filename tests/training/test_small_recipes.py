@@ -81,6 +81,9 @@ def test_digits_are_mixed_with_digits_and_things_with_things(packs, folders):
 def test_nothing_is_mixed_for_the_queues(packs, folders):
     parts = built("small_sounds", packs, folders, "objective.name=cx", "objective.queue_size=16")
     batch = batch_of(parts)
+    copy, model = parts.objective.hearing.momentum.model, parts.model
+    for name in ("audio_model.frame_projection.weight", "image_to_shared.fc2.bias"):
+        assert torch.equal(copy.get_parameter(name), model.get_parameter(name))  # it begins as the model does
     assert torch.equal(batch["share"], torch.ones(12)) and torch.equal(batch["label"], batch["other"])
     parts.objective.before_step(parts.model, 0)
     terms = parts.objective(parts.model.train(), batch)

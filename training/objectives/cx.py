@@ -61,7 +61,10 @@ class CXLoss(QueuedObjective):
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         if not self.image_is_frozen and batch.get("image_embeds") is not None:
             raise ValueError("the image tower trains and cached image_embeds do not: pass pixel_values, or freeze it")
-        output = run(model, batch)
+        return self.terms(model, batch, run(model, batch))
+
+    def terms(self, model: nn.Module, batch: Mapping[str, Any], output: Any) -> dict[str, torch.Tensor]:
+        """The terms, of a batch for which the model gave `output` already."""
         a_BE, v_BV = embedding(output, "audio_embeds"), embedding(output, "native_image_embeds")
         slow = self.momentum_output(model, batch, output)
         slow_a_BE, slow_v_BV = embedding(slow, "audio_embeds"), embedding(slow, "native_image_embeds")

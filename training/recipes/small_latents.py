@@ -3,7 +3,7 @@
     unibrivl train --recipe small_pictures --set data.folder=PACKS
     unibrivl train --recipe small_latents --set data.folder=PACKS
 
-diffusers' `AutoencoderTiny`, which has no norms: on a CPU the group norms of `AutoencoderKL` take most of a step.
+diffusers' `AutoencoderTiny`, which has no norms: on a CPU the group norms of `AutoencoderKL` take half a step.
 Pixels alone would leave pictures soft: what the frozen image tower sees in a picture and in its copy is compared too,
 layer by layer. The decoder gets latents with some noise on them, as the generator's will have, and latents are held
 near a mean of zero and a deviation of one, so that no factor has to scale them.
@@ -60,8 +60,8 @@ class SmallLatentsObjective:
         scale_weight (`float`): of the latents' distance from mean zero and deviation one, by channel.
     """
 
-    seen_weight: float = 0.5  # OURS: by eye
-    noise: float = 0.1  # OURS: about what a few steps of a sampler leave
+    seen_weight: float = 0.5  # OURS: the two terms begin about alike; the only one tried
+    noise: float = 0.1  # OURS: the generator's latents will not be exact either
     scale_weight: float = 0.05  # OURS: enough to hold them
 
 
@@ -128,7 +128,7 @@ def build(config: RunConfig) -> Parts:
         task="image-to-image",
         dataset=f"{len(gallery)} photographs that were held out, {world.variant}",
         data=[{"name": f"{kind}s", "found": count, "expected": count} for kind, count in counted(learned.items)],
-        licences=licences_of(world),
+        licences=licences_of(learned.items),
     )
     return Parts(model, CopyLoss(model, AutoModel.from_pretrained(size.tower), config.objective), learned, collate,
                  evaluate, processor, about)  # fmt: skip

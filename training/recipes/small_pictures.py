@@ -12,7 +12,8 @@ Shapes: B batch, N pictures, H and W sides, C labels, K kinds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -140,7 +141,7 @@ def build(config: RunConfig) -> Parts:
         task="image-classification",
         dataset=f"{len(gallery)} pictures that were held out, {world.variant}",
         data=[{"name": f"{kind}s", "found": count, "expected": count} for kind, count in counted(learned.items)],
-        licences=licences_of(world),
+        licences=licences_of(learned.items),
     )
     objective = LabelsAndKinds(model, len(labels), config.objective)
     return Parts(model, objective, learned, collate, evaluate, processor, about)
@@ -150,9 +151,10 @@ def counted(items: list[Item]) -> list[tuple[str, int]]:
     return [(kind, sum(one.kind == kind for one in items)) for kind in KINDS]
 
 
-def licences_of(world: SmallWorld) -> dict[str, str]:
+def licences_of(items: Sequence[Item]) -> dict[str, str]:
     """Of the data, for a card: each licence with the number of items under it."""
-    return {"data": "; ".join(f"{licence}: {count}" for licence, count in world.licences().items())}
+    counts = Counter(one.licence for one in items)
+    return {"data": "; ".join(f"{licence}: {counts[licence]}" for licence in sorted(counts))}
 
 
 class LabelsAndKinds(Objective):

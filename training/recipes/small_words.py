@@ -74,7 +74,7 @@ def config() -> RunConfig:
         model=SmallWordsModel(),
         data=SmallWorldData(),
         objective=SmallWordsObjective(),
-        steps=1500,
+        steps=600,
         batch_size=128,
         learning_rate=1e-3,  # OURS: a transformer of a million numbers
         warmup=50,
@@ -127,7 +127,7 @@ def build(config: RunConfig) -> Parts:
         task="feature-extraction",
         dataset=f"{len(places.texts)} texts of the small world, all seen, {world.variant}",
         towers={"image": {"model": size.tower}},
-        licences=licences_of(world),
+        licences=licences_of(world.learned),
     )
     return Parts(model, PlacesLoss(model, places.embeds_PV, config.objective.temperature), places, collate, evaluate,
                  tokenizer, about)  # fmt: skip

@@ -30,18 +30,15 @@ from tqdm import tqdm
 from unibrivl.data.pictures import open_picture
 from unibrivl.data.tables import read_csv
 from unibrivl.training.config import ConfigError
+from unibrivl.training.recipes.sounds_and_pictures_data import ESC10, in_words
 
 Variant = Literal["open", "research"]
 Part = Literal["world", "judge", "test"]
 SIDE = 64
-RATE_HZ = 16_000
 OPEN = ("CC0", "CC-BY-3", "CC-BY-4", "CC-BY-SA", "Apache")  # how open licences begin in the packs' tables
 JUDGES_SHARE = 0.4  # OURS: of the photographs: enough to learn from for a judge that has nothing else
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-CORE = (
-    *("chainsaw", "clock_tick", "crackling_fire", "crying_baby", "dog", "helicopter", "rain", "rooster", "sea_waves"),
-    "sneezing",
-)  # ESC-10
+CORE = ESC10
 KINDS = ("photo", "drawing", "digit")
 
 # what a class is called within a sentence; classes that are not here are called by their label
@@ -138,7 +135,7 @@ class SmallWorld:
     @property
     def labels(self) -> tuple[str, ...]:
         """All classes that are seen or heard in training, digits last."""
-        found = {one.label for one in self.items if one.split != "test"} - set(DIGITS)
+        found = {one.label for one in self.learned} - set(DIGITS)
         return (*sorted(found), *DIGITS)
 
     @property
@@ -146,13 +143,10 @@ class SmallWorld:
         """(kind, label) of all pictures of the world part: what can be drawn."""
         return sorted({(one.kind, one.label) for one in self.pictures("world")})
 
-    def licences(self) -> dict[str, int]:
-        """Licence -> number of items that are trained on."""
-        counts: dict[str, int] = {}
-        for one in self.items:
-            if one.split != "test":
-                counts[one.licence] = counts.get(one.licence, 0) + 1
-        return dict(sorted(counts.items()))
+    @property
+    def learned(self) -> list[Item]:
+        """What the embedded model is trained on: not what its judge sees, and not what is held out."""
+        return [*self.sounds("train"), *self.pictures("world")]
 
     # ---- reading the packs
 
@@ -289,7 +283,7 @@ TEMPLATES = {"photo": PHOTO, "drawing": DRAWING, "digit": DIGIT}
 
 
 def noun(label: str) -> str:
-    return NOUNS.get(label, label.replace("_", " "))
+    return NOUNS.get(label, in_words(label))
 
 
 def prompt_of(kind: str, label: str) -> str:
@@ -303,7 +297,7 @@ def texts_of(kind: str, label: str) -> list[str]:
         templates: Sequence[str] = SPOKEN if label in DIGITS else SOUND
     else:
         templates = TEMPLATES[kind]
-    names = dict.fromkeys([noun(label), *([] if label in DIGITS else [label.replace("_", " ")])])
+    names = dict.fromkeys([noun(label), *([] if label in DIGITS else [in_words(label)])])
     return [template.format(name) for name in names for template in templates]
 
 

@@ -167,7 +167,7 @@ def extractor_for(tower: str) -> Any:
 
 def numbers_of(samples: Sequence[Sample]) -> np.ndarray:
     """(N,), the class of each clip among ESC-10."""
-    return np.array([ESC10.index(one.labels[0]) for one in samples])
+    return np.array([ESC10.index(one.label) for one in samples])
 
 
 def batches(processor: UniBriVLProcessor, sounds: Sequence[np.ndarray], device: Any) -> Iterator[Batch]:

@@ -41,13 +41,11 @@ def candidates(drawn: Sequence[Drawn]) -> str:
     """All pictures by rank, with their scores; nothing where there is only one."""
     if len(drawn) == 1:
         return ""
-    items = "".join(
-        f'<li><figure><img src="{address(one.png(), "png")}" alt="{escape(alternative(one, rank, len(drawn)))}">'
-        f'<figcaption><span class="rank">{rank}</span> <span class="score">{one.score:+.3f}</span><br>'
-        f"{escape(one.prompt or '')}</figcaption></figure></li>"
+    items = [
+        item(address(one.png(), "png"), alternative(one, rank, len(drawn)), rank, one.score, one.prompt or "")
         for rank, one in enumerate(drawn, 1)
-    )
-    return f'<h2>All {len(drawn)} pictures by rank and score</h2><ol class="candidates" role="list">{items}</ol>'
+    ]
+    return ranking(f"All {len(drawn)} pictures by rank and score", items)
 
 
 def alternative(one: Drawn, rank: int, count: int) -> str:
@@ -83,13 +81,23 @@ def heard(labels: Sequence[tuple[str, float]]) -> str:
 
 def found(pictures: Sequence[Found]) -> str:
     """Pictures of the folder, the nearest first."""
-    items = "".join(
-        f'<li><figure><img src="{address(one.jpeg(), "jpeg")}" alt="Picture {rank} of the folder: {escape(one.name)}">'
-        f'<figcaption><span class="rank">{rank}</span> <span class="score">{one.score:+.3f}</span><br>'
-        f"{escape(one.name)}</figcaption></figure></li>"
+    items = [
+        item(address(one.jpeg(), "jpeg"), f"Picture {rank} of the folder: {one.name}", rank, one.score, one.name)
         for rank, one in enumerate(pictures, 1)
+    ]
+    return ranking("Nearest pictures of the folder", items)
+
+
+def item(source: str, alternative: str, rank: int, score: float, words: str) -> str:
+    """One picture of a ranking."""
+    return (
+        f'<li><figure><img src="{source}" alt="{escape(alternative)}"><figcaption><span class="rank">{rank}</span> '
+        f'<span class="score">{score:+.3f}</span><br>{escape(words)}</figcaption></figure></li>'
     )
-    return f'<h2>Nearest pictures of the folder</h2><ol class="candidates" role="list">{items}</ol>'
+
+
+def ranking(title: str, items: Sequence[str]) -> str:
+    return f'<h2>{title}</h2><ol class="candidates" role="list">{"".join(items)}</ol>'
 
 
 def percent(chance: float) -> str:

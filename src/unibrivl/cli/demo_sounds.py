@@ -257,3 +257,8 @@ SOUNDS = (
     DemoSound("sneeze", "a person sneezing", sneeze),
     *(DemoSound(word, word, shown=word in ("two", "seven")) for word in DIGITS),
 )
+
+
+def demo_sound(name: str) -> Waveform:
+    """A sound by its name."""
+    return next(one for one in SOUNDS if one.name == name).waveform()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-STAGES = ("pictures", "words", "sounds", "latents", "generator")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from unibrivl.training.embedded import STAGES
+
     parser.add_argument(
         "--variant", choices=("open", "research"), default="open", help="open licences only, or everything"
     )
@@ -19,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a stage's configuration, such as generator.steps=100; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--only", action="append", default=[], choices=STAGES, help="this stage, no pipeline at the end"
+        "--only",
+        action="append",
+        default=[],
+        choices=[stage.name for stage in STAGES],
+        help="this stage, no pipeline at the end",
     )
 
 

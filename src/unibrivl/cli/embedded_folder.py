@@ -68,7 +68,6 @@ def labels_of(world: SmallWorld) -> dict[str, Any]:
 
 def licence_text(world: SmallWorld) -> str:
     """Under which terms the weights were learned, and whom to thank."""
-    trained = [one for one in world.items if one.split != "test"]
     lines = [
         f"Weights of unibrivl's embedded model, variant {world.variant}",
         "",
@@ -79,7 +78,7 @@ def licence_text(world: SmallWorld) -> str:
         "",
     ]
     by_licence: dict[str, dict[str, int]] = {}
-    for one in trained:
+    for one in world.learned:
         thanks, name = by_licence.setdefault(one.licence, {}), one.attribution.strip()
         thanks[name] = thanks.get(name, 0) + 1
     for licence, thanks in sorted(by_licence.items()):

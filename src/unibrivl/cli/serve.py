@@ -7,6 +7,8 @@ import os
 import sys
 import threading
 
+from unibrivl.cli.generate import add_model_arguments
+
 EMBEDDED = "embedded"
 
 
@@ -15,17 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "The page is shown to this machine only, and nothing it shows or is shown leaves it. To let others in, name "
         "an address of this machine with --host: there is no password, so do so only in a network you trust."
     )
-    parser.add_argument(
-        "--model",
-        default=EMBEDDED,
-        metavar="M",
-        help="a folder or a name on the Hub that holds a matcher too (default: embedded, the model in the package)",
-    )
-    parser.add_argument("--matcher", metavar="R", help="UniBriVL or PE-AV, for a base without one")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
-    parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), help="default: float16 on a GPU, float32 on a CPU"
-    )
+    add_model_arguments(parser, required=False)
+    parser.set_defaults(model=EMBEDDED)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, metavar="N", help="default: the first that is free from 7860 on")
     parser.add_argument("--pictures", metavar="FOLDER", help="pictures that sounds shall find")
@@ -63,7 +56,7 @@ def show(args: argparse.Namespace, limits: object) -> int:
     quiet_libraries()
     model = embedded_folder() if args.model == EMBEDDED else args.model
     print(f"loading {args.model} ...", flush=True)
-    pipe = load_pipeline(model, args.matcher, args.device, args.dtype)
+    pipe = load_pipeline(model, args.matcher, args.device, args.dtype, args.offload)
     pipe.set_progress_bar_config(disable=True)
     labels = known_labels(pipe, model if os.path.isdir(model) else None)
     folder = None

@@ -109,7 +109,8 @@ def sections(facts: Mapping[str, Any], source: str) -> dict[str, str]:
     return {
         "front_matter": front_matter(facts),
         "name": str(facts["name"]),
-        "summary": facts.get("summary") or f"A {facts.get('class') or facts.get('model_type')} of transformers.",
+        "summary": facts.get("summary")
+        or f"{facts.get('class') or facts.get('model_type')}, a model of {facts.get('library') or 'transformers'}.",
         "state": _state(facts),
         "use": _use(facts, source),
         "parts": _parts(facts),
@@ -144,7 +145,7 @@ def front_matter(facts: Mapping[str, Any]) -> str:
     data = ModelCardData(
         language=facts.get("language"),
         **licence_fields(facts["licences"]["weights"]),
-        library_name="transformers",
+        library_name=str(facts.get("library") or "transformers"),
         pipeline_tag=task(facts),
         tags=tags(facts),
         base_model=list(bases) or None,

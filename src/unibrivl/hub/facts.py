@@ -231,9 +231,9 @@ def refusal(name: str, revision: str | None, error: Exception) -> str:
 def facts_of(saved: SavedModel) -> dict[str, Any]:
     """Everything that the files of a saved model state.
 
-    Keys: name, revision, class, model_type, format_version, auto_map, parts (name, model_type, parameters, bytes,
-    dtypes, weights), parameters, bytes, licences (code, weights, data), sampling_rate, image_size, prepares, embeds,
-    width, training, conversion, results. What is absent is None or empty.
+    Keys: name, revision, class, library, model_type, format_version, auto_map, parts (name, model_type, parameters,
+    bytes, dtypes, weights), parameters, bytes, licences (code, weights, data), sampling_rate, image_size, prepares,
+    embeds, width, training, conversion, results. What is absent is None or empty.
 
     Parameters are counted as the Hub counts them: every number in the safetensors files.
     """
@@ -250,6 +250,7 @@ def facts_of(saved: SavedModel) -> dict[str, Any]:
         "name": saved.name,
         "revision": saved.revision,
         "class": named,
+        "library": "diffusers" if "_diffusers_version" in config else "transformers",
         "model_type": config.get("model_type"),
         "format_version": config.get("format_version"),
         "auto_map": _object(config.get("auto_map")),

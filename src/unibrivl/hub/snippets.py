@@ -90,6 +90,8 @@ def _joined(kinds: list[str], source: str) -> str:
 def _loaded(facts: Mapping[str, Any], source: str) -> list[str]:
     ours = facts.get("model_type") in OURS and facts.get("class")
     package, named = ("unibrivl.modeling", facts["class"]) if ours else ("transformers", "AutoModel")
+    if facts.get("library") == "diffusers":  # whose automatic class is for a few models only
+        package, named = "diffusers", facts["class"]
     return [
         f"from {package} import {named}", "", f'model = {named}.from_pretrained("{source}")',
         "print(model.num_parameters())",
