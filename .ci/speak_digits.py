@@ -18,7 +18,7 @@ import soundfile
 import soxr
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-VOICE, WORDS_PER_MINUTE = b"en-us", 140
+VOICE, WORDS_PER_MINUTE = b"en-us+m1", 140
 RATE_HZ = 8000  # of the recordings that the embedded model learned digits from
 SYNCHRONOUS, RATE, UTF8 = 2, 1, 1  # of eSpeak's interface
 AROUND_S, SILENT = 0.05, 0.01

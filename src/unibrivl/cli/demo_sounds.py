@@ -160,10 +160,10 @@ def helicopter(random: np.random.Generator) -> np.ndarray:
     thump = np.exp(-phase / 0.18) - np.exp(-phase / 0.03)
     thump /= thump.max()
     sound = (0.15 + thump) * noise(random, band(40, 260, 0.3))
-    sound += (0.08 + 0.6 * thump**2) * noise(random, band(300, 2500, 0.8))
+    sound += (0.08 + 0.6 * thump**2) * noise(random, band(200, 1200, 1.2))
     for number in range(1, 9):
         sound += 0.25 / number * np.sin(2 * np.pi * 26 * number * time + random.uniform(0, 6)) * (0.5 + thump)
-    return sound + 0.03 * np.sin(2 * np.pi * 1250 * time) + 0.05 * noise(random, band(800, 6000, 0.5))
+    return sound + 0.03 * np.sin(2 * np.pi * 1250 * time) + 0.02 * noise(random, band(800, 6000, 0.5))
 
 
 def chainsaw(random: np.random.Generator) -> np.ndarray:
@@ -198,13 +198,13 @@ def rooster(random: np.random.Generator) -> np.ndarray:
 
 
 def barking_dog(random: np.random.Generator) -> np.ndarray:
-    """Woof, woof: a pitch that jumps up and falls within a sixth of a second, hoarse, and then nothing."""
+    """Woof, woof: a pitch that jumps up and falls within a sixth of a second, a little hoarse, and then nothing."""
     sound = np.zeros(LENGTH)
     for at, gain in ((0.1, 1.0), (0.55, 0.9), (1.6, 1.0), (2.05, 0.85)):
         length = int(random.uniform(0.16, 0.2) * RATE_HZ)
-        pitch = curve(length, (0, 330), (0.25, 620), (0.6, 520), (1, 260)) * random.uniform(0.95, 1.05)
+        pitch = curve(length, (0, 400), (0.25, 740), (0.6, 620), (1, 310)) * random.uniform(0.95, 1.05)
         bark = voiced(pitch, ((750, 300, 1.0), (1500, 400, 0.8), (2700, 700, 0.35)), 0.3, random)
-        bark += 0.22 * noise(random, band(500, 4500, 0.4), length)
+        bark += 0.08 * noise(random, band(500, 4500, 0.4), length)
         bark *= curve(length, (0, 0), (0.06, 1), (0.4, 0.8), (1, 0))
         added(sound, bark, at, gain)
         for echo, late in ((0.12, 0.05), (0.06, 0.11), (0.03, 0.19)):
