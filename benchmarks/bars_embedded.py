@@ -7,7 +7,8 @@ The judge is made by
     unibrivl train --recipe small_pictures --set data.folder=PACKS --set data.variant=research --set data.part=judge \\
         --set model.name=judge --set seed=1 --set steps=2500 --set output_dir=runs/judge
 
-Sounds: label-text classification, a probe on the tower's features, retrieval of photographs, spoken digits. Pictures:
+Sounds: label-text classification, a probe on the tower's features, retrieval of photographs, spoken digits, and with
+`--zero-shot` classes that were held out of another run of `small_sounds`. Pictures:
 from every test sound whose class has pictures, three seeds, named by a judge that has seen other pictures than tower
 and generator (see `training/recipes/small_world.py`); FID and IS on the judge's features against pictures whose
 classes were shuffled; the nearest training picture of each, so that learning by heart can be seen. Then how much of
@@ -43,6 +44,7 @@ from unibrivl.metrics import (
     recall_at,
     wilson,
 )
+from unibrivl.modeling import UniBriVLModel, UniBriVLProcessor
 from unibrivl.pipelines import UniBriVLPipeline
 from unibrivl.training.recipes.photos import normalised, processor_for
 from unibrivl.training.recipes.small_generator import GUIDANCE, STEPS
@@ -125,6 +127,19 @@ def retrieval(listener: Any, world: SmallWorld, tests: list[Item], vectors_NE: t
     classes = len({tests[row].label for row in rows})
     return {"mrr": round(mrr(found), 4), "r_at_1": round(recall_at(found, 1), 4), "sounds": len(rows),
             "photos": len(photos), "classes": classes}  # fmt: skip
+
+
+def zero_shot(run: Path, data: str, variant: Any) -> dict[str, Any]:
+    """A run of `small_sounds` with `data.held_classes`: sounds of these classes, none of which it has heard, by their
+    words among one another. The image tower and the text encoder know them."""
+    classes = tuple(json.loads((run / "run.json").read_text(encoding="utf-8"))["data.held_classes"])
+    world = SmallWorld(SmallWorldData(data, variant))
+    sounds = [one for split in ("train", "test") for one in world.sounds(split, classes)]
+    model = UniBriVLModel.from_pretrained(run / "model").eval()
+    listener = model.as_matcher(UniBriVLProcessor.from_pretrained(run / "model"))
+    found = named(listener, heard(listener, [clip(one, SECONDS) for one in sounds]), classes)
+    right = found == [classes.index(one.label) for one in sounds]
+    return {**share(right), "classes": list(classes), "chance": round(1 / len(classes), 4)}
 
 
 # ---- pictures
@@ -330,6 +345,7 @@ def main() -> int:
     parser.add_argument("--halving", type=int, default=50, help="sounds for the halving bar; 0 leaves it out")
     parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--sheets", type=Path, help="folder for sheets of pictures")
+    parser.add_argument("--zero-shot", type=Path, help="folder of a run of small_sounds with data.held_classes")
     args = parser.parse_args()
     world = SmallWorld(SmallWorldData(args.data, args.variant))
     pipe = UniBriVLPipeline.from_pretrained(args.model)
@@ -341,6 +357,8 @@ def main() -> int:
         "sampler": {"steps": STEPS, "guidance": GUIDANCE, **how},
     }
     found["sounds"] = sound_bars(pipe, world)
+    if args.zero_shot:
+        found["sounds"]["zero_shot"] = zero_shot(args.zero_shot, args.data, args.variant)
     print(json.dumps(found["sounds"], indent=2), flush=True)
     found["pictures"] = picture_bars(pipe, Judge(args.judge), world, args.seeds, args.limit, args.sheets, how)
     if args.halving:

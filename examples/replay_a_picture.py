@@ -12,7 +12,6 @@ sound = sys.argv[1] if len(sys.argv) > 1 else demo_sound("seven")
 pipe = UniBriVLPipeline.from_pretrained(embedded())
 output = pipe(
     audio=sound,
-    label_bank="digit",
     num_candidates=2,
     num_inference_steps=20,
     generator=torch.Generator().manual_seed(0),

@@ -64,11 +64,13 @@ class SmallGeneratorModel:
     Args:
         channels: of the UNet at 8 x 8 and 4 x 4.
         layers (`int`): residual blocks at each.
+        time (`int`): width of what the blocks are told about the timestep.
         latents, words: folders of the autoencoder and of the text encoder.
     """
 
     channels: tuple[int, ...] = (128, 224)
     layers: int = 1
+    time: int = 384  # three times the first width, for diffusers' four: the folder has to be below 48 MB
     heads: int = 4
     latents: str = "runs/small_latents/model"
     words: str = "runs/small_words/model"
@@ -116,7 +118,7 @@ def config() -> RunConfig:
         model=SmallGeneratorModel(),
         data=SmallGeneratorData(),
         objective=SmallGeneratorObjective(),
-        steps=12_000,
+        steps=6000,
         batch_size=64,
         precision="bf16",
         learning_rate=6e-4,  # OURS: a small network; the only one tried
@@ -146,6 +148,7 @@ def build(config: RunConfig) -> Parts:
         out_channels=vae.config.latent_channels,
         block_out_channels=size.channels,
         layers_per_block=size.layers,
+        time_embedding_dim=size.time,
         down_block_types=["CrossAttnDownBlock2D"] * len(size.channels),
         up_block_types=["CrossAttnUpBlock2D"] * len(size.channels),
         cross_attention_dim=words.width,

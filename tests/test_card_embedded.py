@@ -1,0 +1,49 @@
+"""The embedded model's card says what was measured, and the folder that is shipped is whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import unibrivl
+from unibrivl.embedded import HERE
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = HERE / "open"
+PICTURE = "../docs/images/embedded_open.png"
+
+pytestmark = pytest.mark.skipif(
+    not (SHIPPED / "model_index.json").is_file(), reason="the embedded model's weights are not in this checkout"
+)
+
+
+@pytest.mark.parametrize("variant", ["open"])
+def test_the_card_is_rendered_from_the_results(variant):
+    spec = importlib.util.spec_from_file_location("card_embedded", ROOT / "benchmarks" / "card_embedded.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = json.loads((module.RESULTS / f"embedded_{variant}.json").read_text(encoding="utf-8"))
+    written = (ROOT / "model_cards" / f"embedded-{variant}.md").read_text(encoding="utf-8")
+    assert written == module.card(SHIPPED, variant, found, PICTURE)
+    assert f"| {found['sounds']['esc10_labels']['value']:.3f} (" in written
+
+
+def test_what_is_shipped_is_small_safe_and_under_stated_terms():
+    files = [path for path in SHIPPED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 48_000_000
+    assert {path.suffix for path in files} <= {"", ".json", ".safetensors", ".txt", ".md"}
+    terms = (SHIPPED / "LICENSE-WEIGHTS").read_text(encoding="utf-8")
+    assert "CC BY-SA 4.0" in terms and "variant open" in terms
+    for closed in ("ImageNet", "-NC", "emojitwo"):
+        assert closed.lower() not in terms.lower(), closed
+
+
+def test_it_is_the_model_that_loads(monkeypatch):
+    monkeypatch.delenv("UNIBRIVL_EMBEDDED", raising=False)
+    assert unibrivl.embedded() == SHIPPED
+    labels = json.loads((SHIPPED / "labels.json").read_text(encoding="utf-8"))
+    banks = json.loads((SHIPPED / "model_index.json").read_text(encoding="utf-8"))["label_banks"]
+    assert {"dog", "rooster", "seven"} <= set(labels) and {"photo", "drawing"} == set(banks)
