@@ -118,7 +118,7 @@ def config() -> RunConfig:
         model=SmallGeneratorModel(),
         data=SmallGeneratorData(),
         objective=SmallGeneratorObjective(),
-        steps=12_000,
+        steps=8000,
         batch_size=64,
         precision="bf16",
         learning_rate=6e-4,  # OURS: a small network; the only one tried
