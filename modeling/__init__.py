@@ -19,15 +19,21 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from .configuration_brivl import BRIVL_VISION_PRESETS, BriVLConfig, BriVLTextConfig, BriVLVisionConfig
+from .configuration_cavmae import CAVMAEAudioConfig, CAVMAEConfig
 from .configuration_mel_encoder import MelEncoderConfig
 from .configuration_speechlm import SPEECHLM_PRESETS, SpeechLMConfig
 from .configuration_unibrivl import UNIBRIVL_PRESETS, UniBriVLConfig
+from .feature_extraction_cavmae import CAVMAEFeatureExtractor
 from .feature_extraction_mel_encoder import MelEncoderFeatureExtractor
 from .feature_extraction_speechlm import SpeechLMFeatureExtractor
 from .image_processing_brivl import BRIVL_IMAGE_PRESETS, BriVLImageProcessor, detector_boxes
+from .image_processing_cavmae import CAVMAEImageProcessor
 from .matcher_pe_av import FramePreparation, PEAVMatcher
 from .matcher_unibrivl import CLIPMatcher, Matcher, MatcherBase, UniBriVLMatcher
 from .modeling_brivl import BriVLModel, BriVLTextModel, BriVLVisionModel
+from .modeling_cavmae import CAVMAEAudioModel, CAVMAEModel
+from .modeling_cavmae_heads import CAVMAEForAudioClassification, CAVMAEForAudioVisualClassification
+from .modeling_cavmae_pretraining import CAVMAEForPreTraining
 from .modeling_mel_encoder import MelEncoderModel
 from .modeling_speechlm import SpeechLMForCTC, SpeechLMModel
 from .modeling_speechlm_pretraining import SpeechLMForPreTraining
@@ -40,6 +46,8 @@ from .tokenization_speechlm import SpeechLMPhoneTokenizer
 AutoConfig.register("brivl", BriVLConfig, exist_ok=True)
 AutoConfig.register("brivl_text", BriVLTextConfig, exist_ok=True)
 AutoConfig.register("brivl_vision", BriVLVisionConfig, exist_ok=True)
+AutoConfig.register("cavmae", CAVMAEConfig, exist_ok=True)
+AutoConfig.register("cavmae_audio", CAVMAEAudioConfig, exist_ok=True)
 AutoConfig.register("mel_encoder", MelEncoderConfig, exist_ok=True)
 AutoConfig.register("speechlm", SpeechLMConfig, exist_ok=True)
 AutoConfig.register("unibrivl", UniBriVLConfig, exist_ok=True)
@@ -47,17 +55,26 @@ AutoConfig.register("unibrivl", UniBriVLConfig, exist_ok=True)
 AutoModel.register(BriVLConfig, BriVLModel, exist_ok=True)
 AutoModel.register(BriVLTextConfig, BriVLTextModel, exist_ok=True)
 AutoModel.register(BriVLVisionConfig, BriVLVisionModel, exist_ok=True)
+AutoModel.register(CAVMAEConfig, CAVMAEModel, exist_ok=True)
+AutoModel.register(CAVMAEAudioConfig, CAVMAEAudioModel, exist_ok=True)
 AutoModel.register(MelEncoderConfig, MelEncoderModel, exist_ok=True)
 AutoModel.register(SpeechLMConfig, SpeechLMModel, exist_ok=True)
 AutoModel.register(UniBriVLConfig, UniBriVLModel, exist_ok=True)
+AutoModelForAudioClassification.register(CAVMAEConfig, CAVMAEForAudioVisualClassification, exist_ok=True)
+AutoModelForAudioClassification.register(CAVMAEAudioConfig, CAVMAEForAudioClassification, exist_ok=True)
 AutoModelForAudioClassification.register(UniBriVLConfig, UniBriVLForAudioClassification, exist_ok=True)
 AutoModelForCTC.register(SpeechLMConfig, SpeechLMForCTC, exist_ok=True)
+AutoModelForPreTraining.register(CAVMAEConfig, CAVMAEForPreTraining, exist_ok=True)
 AutoModelForPreTraining.register(SpeechLMConfig, SpeechLMForPreTraining, exist_ok=True)
 
+AutoFeatureExtractor.register(CAVMAEAudioConfig, CAVMAEFeatureExtractor, exist_ok=True)
+AutoFeatureExtractor.register(CAVMAEConfig, CAVMAEFeatureExtractor, exist_ok=True)
 AutoFeatureExtractor.register(MelEncoderConfig, MelEncoderFeatureExtractor, exist_ok=True)
 AutoFeatureExtractor.register(SpeechLMConfig, SpeechLMFeatureExtractor, exist_ok=True)
 AutoImageProcessor.register(BriVLConfig, image_processor_classes={"pil": BriVLImageProcessor}, exist_ok=True)
 AutoImageProcessor.register(BriVLVisionConfig, image_processor_classes={"pil": BriVLImageProcessor}, exist_ok=True)
+AutoImageProcessor.register(CAVMAEConfig, image_processor_classes={"pil": CAVMAEImageProcessor}, exist_ok=True)
+AutoProcessor.register(CAVMAEConfig, UniBriVLProcessor, exist_ok=True)
 AutoProcessor.register(UniBriVLConfig, UniBriVLProcessor, exist_ok=True)
 AutoTokenizer.register(SpeechLMConfig, SpeechLMPhoneTokenizer, exist_ok=True)
 
@@ -73,6 +90,15 @@ __all__ = [
     "BriVLTextModel",
     "BriVLVisionConfig",
     "BriVLVisionModel",
+    "CAVMAEAudioConfig",
+    "CAVMAEAudioModel",
+    "CAVMAEConfig",
+    "CAVMAEFeatureExtractor",
+    "CAVMAEForAudioClassification",
+    "CAVMAEForAudioVisualClassification",
+    "CAVMAEForPreTraining",
+    "CAVMAEImageProcessor",
+    "CAVMAEModel",
     "CLIPMatcher",
     "FramePreparation",
     "Matcher",

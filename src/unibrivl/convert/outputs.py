@@ -6,10 +6,20 @@ from collections.abc import Mapping
 
 import torch
 
-from unibrivl.modeling import BriVLModel, SpeechLMForCTC, SpeechLMForPreTraining, SpeechLMModel
+from unibrivl.modeling import (
+    BriVLModel,
+    CAVMAEForAudioVisualClassification,
+    CAVMAEForPreTraining,
+    CAVMAEModel,
+    SpeechLMForCTC,
+    SpeechLMForPreTraining,
+    SpeechLMModel,
+)
+from unibrivl.modeling.configuration_cavmae import CLASSIFIER_MODES
 from unibrivl.modeling.modeling_brivl import BriVLTowerOutput
 
 SPEECHLM_INPUTS = ("source", "padding_mask", "unit_ids")
+CAVMAE_INPUTS = ("input_values", "pixel_values", "audio_noise", "image_noise")
 BRIVL_INPUTS = ("pixel_values", "boxes", "box_mask", "input_ids", "attention_mask")
 
 
@@ -98,3 +108,56 @@ def brivl_outputs(model: BriVLModel, reference: Mapping[str, torch.Tensor]) -> d
     if not named:
         raise ValueError("the reference file has neither 'pixel_values' nor 'input_ids': nothing to compare")
     return named
+
+
+@torch.inference_mode()
+def cavmae_outputs(model, reference: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Our outputs for the inputs of a reference file.
+
+    `reference` holds `input_values` (B, T, 128) and, but for a model of sound alone, `pixel_values` (B, 3, S, S). With
+    `audio_noise` and `image_noise` (B, N) a model in pre-training hides tokens. Named are the un-pooled `feat_a`,
+    `feat_v` and `feat_av`, their means `pool_...`; `pred_a`, `pred_v`, `mask_a`, `mask_v`, `enc.x`, `enc.ca`, `enc.cv`
+    and the losses; and `logits.MODE`.
+    """
+    sounds, pictures = reference["input_values"].float(), reference.get("pixel_values")
+    trunk = model if model.base_model is model else model.cavmae
+    named: dict[str, torch.Tensor] = {}
+    if pictures is None or not isinstance(trunk, CAVMAEModel):
+        output = trunk.get_audio_features(sounds) if isinstance(trunk, CAVMAEModel) else trunk(sounds)
+        named |= {"feat_a": output.last_hidden_state, "pool_a": output.pooler_output}
+        if hasattr(model, "classifier") and not isinstance(trunk, CAVMAEModel):
+            named["logits.audioonly"] = model(sounds).logits
+        return named
+    pictures = pictures.float()
+    output = trunk(sounds, pictures)
+    for ours, original in (("audio", "a"), ("image", "v"), ("joint", "av")):
+        named[f"feat_{original}"] = output[f"{ours}_last_hidden_state"]
+        named[f"pool_{original}"] = output[f"{ours}_embeds"]
+    if isinstance(model, CAVMAEForPreTraining) and "audio_noise" in reference:
+        named |= pretraining_outputs(model, sounds, pictures, reference["audio_noise"], reference["image_noise"])
+    if isinstance(model, CAVMAEForAudioVisualClassification):
+        named |= {f"logits.{mode}": model(sounds, pictures, mode=mode).logits for mode in CLASSIFIER_MODES}
+    return named
+
+
+@torch.inference_mode()
+def pretraining_outputs(model: CAVMAEForPreTraining, sounds, pictures, audio_noise, image_noise) -> dict:
+    """What CAV-MAE's pre-training gives; `loss_c` is weighted, as the original returns it."""
+    output = model(sounds, pictures, audio_noise=audio_noise, image_noise=image_noise)
+    return {
+        "mask_a": output.audio_mask,
+        "mask_v": output.image_mask,
+        "enc.x": output.joint_last_hidden_state,
+        "enc.ca": output.audio_last_hidden_state,
+        "enc.cv": output.image_last_hidden_state,
+        "enc.ca_pool": output.audio_embeds,
+        "enc.cv_pool": output.image_embeds,
+        "pred_a": output.audio_prediction,
+        "pred_v": output.image_prediction,
+        "loss": output.loss,
+        "loss_mae": output.reconstruction_loss,
+        "loss_mae_a": output.audio_reconstruction_loss,
+        "loss_mae_v": output.image_reconstruction_loss,
+        "loss_c": output.contrastive_loss,
+        "c_acc": output.contrastive_accuracy,
+    }
