@@ -19,9 +19,11 @@ from transformers.utils import cached_file, logging
 
 from .clips_unibrivl import as_clips, check_rate, clip_samples, most_samples
 from .code_unibrivl import CarriesCode
+from .feature_extraction_cavmae import CAVMAEFeatureExtractor
 from .feature_extraction_mel_encoder import MelEncoderFeatureExtractor
 from .feature_extraction_speechlm import SpeechLMFeatureExtractor
 from .image_processing_brivl import BriVLImageProcessor
+from .image_processing_cavmae import CAVMAEImageProcessor
 from .tokenization_speechlm import SpeechLMPhoneTokenizer
 
 logger = logging.get_logger(__name__)
@@ -35,7 +37,13 @@ LOADERS: dict[str, Any] = {
 PARTS = tuple(LOADERS)
 # parts of our own, by the field that names their class: a processor that is here can load them without asking the Auto
 # classes, which in a flat copy would ask for trust again
-OWN = {one.__name__: one for one in (BriVLImageProcessor, MelEncoderFeatureExtractor, SpeechLMFeatureExtractor)}
+OWN = {
+    one.__name__: one
+    for one in (
+        *(CAVMAEFeatureExtractor, MelEncoderFeatureExtractor, SpeechLMFeatureExtractor),
+        *(BriVLImageProcessor, CAVMAEImageProcessor),
+    )
+}
 CLASS_FIELDS = ("feature_extractor_type", "image_processor_type")
 # what a part is asked to process, in the order in which an argument that several know finds its part
 KINDS = {"text": "tokenizer", "unit": "unit_tokenizer", "audio": "feature_extractor", "images": "image_processor"}
@@ -261,7 +269,8 @@ class UniBriVLProcessor(ProcessorWithCode):
         samples = [clip_samples(clip, index) for index, clip in enumerate(clips)]
         _check_lengths(samples, extractor)
         if extractor.model_input_names[0] == "input_values" and "padding" in known:
-            kwargs.setdefault("padding", True)  # extractors of waveforms pad only when they are told
+            # extractors of waveforms pad only when they are told; CAV-MAE's has a length of its own
+            kwargs.setdefault("padding", getattr(extractor, "default_padding", True))
         if "return_attention_mask" in known:
             kwargs.setdefault("return_attention_mask", True)
         output = dict(extractor(samples, sampling_rate=extractor.sampling_rate, **kwargs))

@@ -30,6 +30,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from .configuration_unibrivl import OWN_CONFIGS
 from .loading_unibrivl import CheckedLoading, CheckpointMismatch
 from .modeling_brivl import BriVLTextModel, BriVLVisionModel
+from .modeling_cavmae import CAVMAEAudioModel
 from .modeling_mel_encoder import MelEncoderModel
 from .modeling_speechlm import SpeechLMModel
 
@@ -37,6 +38,7 @@ from .modeling_speechlm import SpeechLMModel
 TOWERS: dict[str, Any] = {
     "speechlm": SpeechLMModel,
     "mel_encoder": MelEncoderModel,
+    "cavmae_audio": CAVMAEAudioModel,
     "brivl_vision": BriVLVisionModel,
     "brivl_text": BriVLTextModel,
     "whisper": WhisperEncoder,
@@ -55,6 +57,8 @@ AUDIO_PARTS = {
     "pe_audio": "audio_encoder",
     "pe_audio_video": "audio_model.audio_encoder",
 }
+# model_type of a whole model -> the class that reads its audio side out of it: its parts are shared between modalities
+AUDIO_SIDES: dict[str, Any] = {"cavmae": CAVMAEAudioModel}
 # model_type of a whole model -> the classes that read its image and its text tower
 IMAGE_PARTS: dict[str, tuple[type, type]] = {
     "clip": (CLIPVisionModelWithProjection, CLIPTextModelWithProjection),
@@ -62,7 +66,7 @@ IMAGE_PARTS: dict[str, tuple[type, type]] = {
     "siglip2": (Siglip2VisionModel, Siglip2TextModel),
     "brivl": (BriVLVisionModel, BriVLTextModel),
 }
-WHOLE = ({"unibrivl"} | AUDIO_PARTS.keys() | IMAGE_PARTS.keys()) - TOWERS.keys()
+WHOLE = ({"unibrivl"} | AUDIO_PARTS.keys() | AUDIO_SIDES.keys() | IMAGE_PARTS.keys()) - TOWERS.keys()
 REFUSED = {"vit_mae": "hides most of a picture, at random: load its weights as a ViTModel(add_pooling_layer=False)"}
 INPUTS = {"audio": ("input_values", "input_features"), "image": ("pixel_values",), "text": ("input_ids",)}
 UNUSED = ("masked_spec_embed", "mask_token")  # vectors for masking in pre-training, which many checkpoints lack
@@ -72,7 +76,11 @@ FIRST_FRAME = {"audio-spectrogram-transformer": 2}
 FIRST_FRAME_IN_LAYERS = {**FIRST_FRAME, "pe_audio_encoder": 1}
 MASK_NAME = {"pe_audio_encoder": "padding_mask"}
 UNMIXED = ("mel_encoder", "sew", "sew-d")  # layers of many widths, or of half the frames
-UNMASKED = ("audio-spectrogram-transformer", "clap_audio_model")  # encoders of one length, which take no mask
+UNMASKED = (
+    "audio-spectrogram-transformer",
+    "clap_audio_model",
+    "cavmae_audio",
+)  # encoders of one length, which take no mask
 
 
 def tower_class(config: PreTrainedConfig, kind: str) -> Any:
@@ -127,6 +135,8 @@ def layers_to_mix(tower: PreTrainedModel) -> list:
     config = tower.config
     if config.model_type == "speechlm":
         return [*tower.encoder.layers, *tower.shared_encoder.layers]
+    if config.model_type == "cavmae_audio":
+        return [*tower.audio_layers, *tower.joint_layers]
     if config.model_type in UNMIXED or getattr(config, "depths", None) or getattr(config, "add_adapter", False):
         return []
     number = getattr(config, "num_hidden_layers", None)
@@ -155,6 +165,8 @@ def frames_of(tower: PreTrainedModel, states: torch.Tensor, in_layers: bool = Fa
     """The frames (B, T, D) in hidden states: without class tokens, of a map the mean over frequency."""
     if states.dim() == 4:  # CLAP: (B, D, frequency, T)
         return states.mean(2).transpose(1, 2)
+    if tower.config.model_type == "cavmae_audio":  # rows of frequency, of as many columns as the sound has
+        return states.unflatten(1, (tower.config.audio_grid[0], -1)).mean(1)
     first = FIRST_FRAME_IN_LAYERS if in_layers else FIRST_FRAME
     return states[:, first.get(tower.config.model_type, 0) :]
 
@@ -209,6 +221,8 @@ def load_audio_tower(source, **kwargs) -> PreTrainedModel:
         inside = part is not None and hasattr(model, part.split(".")[0])
         return adopt_tower(model.get_submodule(part) if inside else model, "audio")
     config = _config_of(source, **kwargs)
+    if config.model_type in AUDIO_SIDES:
+        return _load(AUDIO_SIDES[config.model_type], source, **kwargs)
     own, part = TOWERS.get(config.model_type), AUDIO_PARTS.get(config.model_type)
     if part is None or (own is not None and own.__name__ in (config.architectures or ())):
         return _load(own or AutoModel, source, **kwargs)

@@ -74,6 +74,14 @@ AUDIO: dict[str, dict] = {
             "hidden_size": 64,
         },
     },
+    "cavmae": {
+        "model_type": "cavmae_audio",
+        **WIDE,
+        "num_hidden_layers": 3,
+        "num_mel_bins": 32,
+        "patch_size": 8,
+        "max_audio_frames": 64,
+    },
     "mel_encoder": {
         "model_type": "mel_encoder",
         "num_mel_bins": 32,
@@ -173,6 +181,7 @@ def sounds(audio: str = "speechlm", number: int = 2, seed: int = 0) -> dict[str,
     generator = torch.Generator().manual_seed(seed)
     shape, real = {
         "ast": ((number, 64, 32), None),
+        "cavmae": ((number, 64, 32), None),
         "clap": ((number, 1, 512, 32), None),
         "whisper": ((number, 16, 100), 60),
         "pe_audio": ((number, 1, 640), 320),

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 
 import pytest
 import tiny_brivl
+import tiny_cavmae
 import torch
 from hub_client import READER, STRANGER, Client, populate
 from hub_server import Fault, serve
@@ -124,6 +126,12 @@ def speechlm() -> modeling.SpeechLMConfig:
     return modeling.SpeechLMConfig(**fields("speechlm"))
 
 
+CAVMAE = (
+    "CAVMAEAudioModel", "CAVMAEForAudioClassification", "CAVMAEForAudioVisualClassification", "CAVMAEForPreTraining",
+    "CAVMAEModel",
+)  # fmt: skip
+
+
 def every_model() -> dict:
     """The name of every model class of ours -> how a tiny one is made."""
     text = {"model_type": "gpt2", "n_embd": 32, "n_head": 2, "n_layer": 1, "vocab_size": 64, "n_positions": 32}
@@ -131,6 +139,7 @@ def every_model() -> dict:
         "BriVLModel": tiny_brivl.build,
         "BriVLTextModel": lambda: tiny_brivl.build(modeling.BriVLTextModel),
         "BriVLVisionModel": lambda: tiny_brivl.build(modeling.BriVLVisionModel),
+        **{name: partial(tiny_cavmae.build, getattr(modeling, name)) for name in CAVMAE},
         "MelEncoderModel": lambda: modeling.MelEncoderModel(modeling.MelEncoderConfig(**fields("mel_encoder"))),
         "SpeechLMForCTC": lambda: modeling.SpeechLMForCTC(speechlm()),
         "SpeechLMForPreTraining": lambda: modeling.SpeechLMForPreTraining(speechlm()),

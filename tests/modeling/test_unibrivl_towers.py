@@ -47,6 +47,7 @@ HEARD = {
     "whisper": (3, [50, 30]),
     "clap": (0, [16, 16]),
     "pe_audio": (3, [20, 10]),
+    "cavmae": (3, [8, 8]),
     "mel_encoder": (0, [8, 5]),
 }
 WIDTHS = {"clip": 20, "siglip": 32, "dinov2": 32, "vit": 32, "resnet": 16, "brivl": 320}
@@ -70,7 +71,7 @@ def test_a_pair_of_towers(audio, image, tmp_path):
     assert heard.last_hidden_state.shape == (2, max(num_frames), 24) and heard.features.shape == (2, 24)
     assert (0 if model.audio_model.layer_mix is None else len(model.audio_model.layer_mix.logits)) == num_mixed
     frames = [max(num_frames)] * 2 if heard.frame_mask is None else heard.frame_mask.sum(1).tolist()
-    assert frames == num_frames and (heard.frame_mask is None) == (audio in ("ast", "clap"))
+    assert frames == num_frames and (heard.frame_mask is None) == (audio in ("ast", "clap", "cavmae"))
 
     again = saved_again(model, tmp_path)
     with torch.no_grad():

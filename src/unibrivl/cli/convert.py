@@ -31,6 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--center-square", action="store_true", help="the image processor cuts the middle square out, as UniBriVL does"
     )
     brivl.add_argument("--vocab", type=Path, help="vocab.txt of hfl/chinese-roberta-wwm-ext, to write the tokenizer")
+    cavmae = families.add_parser(
+        "cavmae",
+        help="CAV-MAE: pre-trained, or fine-tuned on sound and picture or on sound alone",
+        description="Convert a CAV-MAE checkpoint. timm is not needed and nothing in the file is executed.",
+    )
+    _add_common(cavmae)
+    cavmae.add_argument(
+        "--keep-unused-norms", action="store_true", help="keep the norms that the original has and never uses"
+    )
+    cavmae.add_argument(
+        "--raw-targets", action="store_true", help="the in-painting weights, which rebuild patches as they are"
+    )
 
 
 def _add_common(family: argparse.ArgumentParser) -> None:
@@ -53,6 +65,16 @@ def run(args: argparse.Namespace) -> int:
             image_size=args.image_size,
             center_square=args.center_square,
             vocab=args.vocab,
+            reference=args.reference,
+        )
+    elif args.family == "cavmae":
+        from unibrivl.convert.cavmae import convert_cavmae
+
+        report = convert_cavmae(
+            args.checkpoint,
+            args.out,
+            keep_unused_norms=args.keep_unused_norms,
+            norm_pix_loss=not args.raw_targets,
             reference=args.reference,
         )
     else:

@@ -27,6 +27,8 @@ TASKS = {
     "UniBriVLForAudioClassification": "audio-classification",
     "UniBriVLForAudioCaptioning": "audio-text-to-text",
     "BriVLVisionModel": "image-feature-extraction",
+    "CAVMAEForAudioClassification": "audio-classification",
+    "CAVMAEForAudioVisualClassification": "audio-classification",
     "CLIPModel": "zero-shot-image-classification",
     "SiglipModel": "zero-shot-image-classification",
 }

@@ -24,7 +24,9 @@ from unibrivl.hub.records import (
     read_training,
 )
 
-OURS = ("speechlm", "brivl", "brivl_vision", "brivl_text", "mel_encoder", "unibrivl")
+OURS = (
+    "speechlm", "brivl", "brivl_vision", "brivl_text", "cavmae", "cavmae_audio", "mel_encoder", "unibrivl",
+)  # fmt: skip
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
           "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
 BITS = re.compile(r"\d+")
@@ -46,6 +48,14 @@ SPEECHLM = (
     ("shared transformer", (), ("shared_encoder.",)),
     ("unit table", (), ("unit_embeddings.",)),
 )
+CAVMAE = (
+    ("audio layers", (), ("audio_embeddings.", "audio_layers.")),
+    ("image layers", (), ("image_embeddings.", "image_layers.")),
+    ("joint layers", (), ("joint_layers.", "audio_norm.", "image_norm.", "joint_norm.")),
+    ("decoder", (), ("decoder.",)),
+)
+# model_type -> how the names of its trunk begin in a model with heads
+UNDER_HEAD = {"speechlm": "speechlm.", "cavmae": "cavmae.", "cavmae_audio": "cavmae."}
 # model_type -> its parts: name, where in the configuration it stands, how the names of its tensors begin
 PARTS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = {
     "unibrivl": (
@@ -57,6 +67,8 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = {
         ("projections", (), ("audio_to_native.", "image_to_shared.")),
     ),
     "speechlm": SPEECHLM,
+    "cavmae": CAVMAE,
+    "cavmae_audio": CAVMAE,
     "mel_encoder": (("backbone", ("backbone_config",), ("backbone.",)),),
     "brivl": IMAGE_AND_TEXT,
     **dict.fromkeys(("clip", "siglip", "siglip2", "altclip", "align"), IMAGE_AND_TEXT),
@@ -274,7 +286,7 @@ def parts_of(config: Mapping, headers: Mapping[str, Header], training: Mapping |
     rows = PARTS.get(config.get("model_type", ""))
     if rows is None:
         rows = tuple((f"{key.removesuffix('_config')} part", (key,), _beginnings(key)) for key in _inner(config))
-    under_head = "speechlm." if config.get("model_type") == "speechlm" else ""
+    under_head = UNDER_HEAD.get(config.get("model_type", ""), "")
     members: dict[str, list[Header]] = {name: [] for name, _, _ in rows}
     rest: list[Header] = []
     for tensor, header in headers.items():

@@ -29,6 +29,17 @@ MODELS: dict[str, dict[str, str]] = {
         "AutoConfig": "configuration_brivl.BriVLVisionConfig",
         "AutoModel": "modeling_brivl.BriVLVisionModel",
     },
+    "cavmae": {
+        "AutoConfig": "configuration_cavmae.CAVMAEConfig",
+        "AutoModel": "modeling_cavmae.CAVMAEModel",
+        "AutoModelForAudioClassification": "modeling_cavmae_heads.CAVMAEForAudioVisualClassification",
+        "AutoModelForPreTraining": "modeling_cavmae_pretraining.CAVMAEForPreTraining",
+    },
+    "cavmae_audio": {
+        "AutoConfig": "configuration_cavmae.CAVMAEAudioConfig",
+        "AutoModel": "modeling_cavmae.CAVMAEAudioModel",
+        "AutoModelForAudioClassification": "modeling_cavmae_heads.CAVMAEForAudioClassification",
+    },
     "mel_encoder": {
         "AutoConfig": "configuration_mel_encoder.MelEncoderConfig",
         "AutoModel": "modeling_mel_encoder.MelEncoderModel",
@@ -53,6 +64,8 @@ ALONE = {
 # class of what prepares inputs -> its Auto class and its file
 PREPARERS = {
     "BriVLImageProcessor": ("AutoImageProcessor", "image_processing_brivl"),
+    "CAVMAEFeatureExtractor": ("AutoFeatureExtractor", "feature_extraction_cavmae"),
+    "CAVMAEImageProcessor": ("AutoImageProcessor", "image_processing_cavmae"),
     "MelEncoderFeatureExtractor": ("AutoFeatureExtractor", "feature_extraction_mel_encoder"),
     "SpeechLMFeatureExtractor": ("AutoFeatureExtractor", "feature_extraction_speechlm"),
     "SpeechLMPhoneTokenizer": ("AutoTokenizer", "tokenization_speechlm"),

@@ -102,7 +102,8 @@ def _heard(named: str, source: str, prepares: list[str], last: list[str]) -> lis
     """Sound in through the feature extractor, which every part of the package takes as `load_audio` makes it."""
     if "feature_extractor" not in prepares:
         return None
-    extractor = "MelEncoderFeatureExtractor" if named.startswith("MelEncoder") else "SpeechLMFeatureExtractor"
+    family = next(name for name in ("MelEncoder", "CAVMAE", "") if named.startswith(name)) or "SpeechLM"
+    extractor = f"{family}FeatureExtractor"
     return [
         "import torch",
         "from unibrivl import load_audio",
@@ -124,6 +125,10 @@ def _frames(named: str, source: str, prepares: list[str]) -> list[str] | None:
 def _trunk(named: str, source: str, prepares: list[str]) -> list[str] | None:
     """Of a pre-training class the model without its heads, which want labels."""
     return _frames(named.removesuffix("ForPreTraining") + "Model", source, prepares)
+
+
+def _class(named: str, source: str, prepares: list[str]) -> list[str] | None:
+    return _heard(named, source, prepares, ["print(model.config.id2label[int(output.logits.argmax())])"])
 
 
 def _letters(named: str, source: str, prepares: list[str]) -> list[str] | None:
@@ -188,6 +193,8 @@ EXAMPLES: dict[str, Callable[[str, str, list[str]], list[str] | None]] = {
     "SpeechLMForPreTraining": _trunk,
     "SpeechLMForCTC": _letters,
     "MelEncoderModel": _frames,
+    "CAVMAEAudioModel": _frames,
+    "CAVMAEForAudioClassification": _class,
     "BriVLModel": _seen,
     "BriVLVisionModel": _seen,
     "UniBriVLAudioModel": _features,
