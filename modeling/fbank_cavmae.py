@@ -20,8 +20,8 @@ LOWEST_HZ = 20.0  # Kaldi's --low-freq
 PREEMPHASIS = 0.97  # Kaldi's default
 # Kaldi's floor of a mel bin before the log: the gap between 1 and the next float32. Its log is -15.942385
 MEL_FLOOR = torch.finfo(torch.float32).eps
-# Frames of one matrix product. Few enough that they stay in the cache, and always this many, so that a frame has the
-# same bits whatever follows it
+# Frames of one matrix product on a CPU, where no gradients are taken. Few enough that they stay in the cache, and
+# always this many, so that a frame has the same bits whatever follows it
 BLOCK = 128
 
 # the original front ends: scale of the samples, window, and what is taken off and divided by after the log
@@ -68,23 +68,45 @@ def kaldi_fbank(
     if scale != 1:
         samples_BS = samples_BS * scale
     frames_BTW = samples_BS.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)
-    frames_NW = frames_BTW.reshape(-1, FRAME_LENGTH) if frames_BTW.dim() > 2 else frames_BTW
-    blocks = [log_mel(frames_KW, window_W, bank_FM) for frames_KW in frames_NW.split(BLOCK)]
-    mel_NM = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
-    return mel_NM.view(*frames_BTW.shape[:-1], num_mel_bins)
+    if device.type != "cpu" or samples_BS.requires_grad:
+        return log_mel(frames_BTW, window_W, bank_FM)
+    mel_BTM = bank_FM.new_empty(*frames_BTW.shape[:-1], num_mel_bins)
+    clips_NS, mel_NTM = samples_BS.reshape(-1, samples_BS.shape[-1]), mel_BTM.view(-1, num_frames, num_mel_bins)
+    write_log_mel(clips_NS, mel_NTM, window_W, bank_FM)
+    return mel_BTM
 
 
 def log_mel(frames_KW: torch.Tensor, window_W: torch.Tensor, bank_FM: torch.Tensor) -> torch.Tensor:
-    """Log-mel frames (K, M) of a block of cut-out frames; a short block is filled up, or its rounding would differ."""
-    num_frames = len(frames_KW)
-    if num_frames < BLOCK:
-        frames_KW = torch.nn.functional.pad(frames_KW, (0, 0, 0, BLOCK - num_frames))
+    """Log-mel frames (..., K, M) of frames cut out of the samples."""
     frames_KW = frames_KW - frames_KW.mean(-1, keepdim=True)
-    before_KW = torch.cat([frames_KW[:, :1], frames_KW[:, :-1]], dim=1)  # Kaldi lets the first sample precede itself
-    windowed_KW = torch.sub(frames_KW, before_KW, alpha=PREEMPHASIS) * window_W
-    parts_KF = torch.view_as_real(torch.fft.rfft(windowed_KW, FFT_LENGTH)).flatten(1)
-    mel_KM = parts_KF.square().to(bank_FM.dtype) @ bank_FM
-    return mel_KM[:num_frames].clamp(min=MEL_FLOOR).log()
+    # Both windows begin with 0, so what precedes a frame does not matter and neither does its first sample
+    windowed_KW = torch.sub(frames_KW[..., 1:], frames_KW[..., :-1], alpha=PREEMPHASIS) * window_W[1:]
+    parts_KF = torch.view_as_real(torch.fft.rfft(windowed_KW, FFT_LENGTH)).flatten(-2)
+    return (parts_KF.square().to(bank_FM.dtype) @ bank_FM).clamp(min=MEL_FLOOR).log()
+
+
+def write_log_mel(
+    clips_NS: torch.Tensor, mel_NTM: torch.Tensor, window_W: torch.Tensor, bank_FM: torch.Tensor
+) -> None:
+    """`log_mel` of clips into `mel_NTM`, a block of frames at a time, all in the same memory: it stays in the cache,
+    and the system need not clear new pages for every step. Nothing here knows of gradients."""
+    window_W = window_W[1:]
+    centred_KW = clips_NS.new_zeros(BLOCK, FRAME_LENGTH)
+    padded_KN = clips_NS.new_zeros(BLOCK, FFT_LENGTH)
+    windowed_KW = padded_KN[:, : len(window_W)]
+    spectrum_KF = torch.fft.rfft(padded_KN)
+    parts_KF = torch.view_as_real(spectrum_KF).flatten(1)
+    powers_KF, mel_KM = bank_FM.new_empty(parts_KF.shape), bank_FM.new_empty(BLOCK, bank_FM.shape[1])
+    for samples_S, mel_TM in zip(clips_NS, mel_NTM, strict=True):
+        blocks = samples_S.unfold(0, FRAME_LENGTH, FRAME_SHIFT).split(BLOCK)
+        for frames_KW, wanted_KM in zip(blocks, mel_TM.split(BLOCK), strict=True):
+            torch.sub(frames_KW, frames_KW.mean(1, keepdim=True), out=centred_KW[: len(frames_KW)])
+            torch.sub(centred_KW[:, 1:], centred_KW[:, :-1], alpha=PREEMPHASIS, out=windowed_KW)
+            windowed_KW *= window_W
+            torch.fft.rfft(padded_KN, out=spectrum_KF)
+            powers_KF.copy_(parts_KF.square_())
+            torch.mm(powers_KF, bank_FM, out=mel_KM)
+            torch.log(mel_KM[: len(wanted_KM)].clamp_(min=MEL_FLOOR), out=wanted_KM)
 
 
 @functools.lru_cache(maxsize=16)

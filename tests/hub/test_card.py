@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_brivl
+import tiny_cavmae
 import torch
 import yaml
 from huggingface_hub import ModelCard
@@ -96,6 +97,18 @@ def brivl(named: str):
     return lambda: tiny_brivl.build(getattr(modeling, named))
 
 
+def cavmae(named: str):
+    return lambda: tiny_cavmae.build(getattr(modeling, named), max_audio_frames=512)
+
+
+def cavmae_sounds():
+    return modeling.CAVMAEFeatureExtractor(num_mel_bins=32, max_length=512)
+
+
+def cavmae_pairs():
+    return modeling.UniBriVLProcessor(cavmae_sounds(), modeling.CAVMAEImageProcessor(size=32, crop_size=32))
+
+
 def speechlm(named: str):
     return lambda: getattr(modeling, named)(modeling.SpeechLMConfig(**SPEECHLM))
 
@@ -113,6 +126,11 @@ SAVED = {
         lambda: modeling.MelEncoderModel(modeling.MelEncoderConfig(**MEL)),
         lambda: modeling.MelEncoderFeatureExtractor.for_config(modeling.MelEncoderConfig(**MEL)),
     ),
+    "CAVMAEModel": (cavmae("CAVMAEModel"), cavmae_pairs),
+    "CAVMAEAudioModel": (cavmae("CAVMAEAudioModel"), cavmae_sounds),
+    "CAVMAEForPreTraining": (cavmae("CAVMAEForPreTraining"), cavmae_pairs),
+    "CAVMAEForAudioClassification": (cavmae("CAVMAEForAudioClassification"), cavmae_sounds),
+    "CAVMAEForAudioVisualClassification": (cavmae("CAVMAEForAudioVisualClassification"), cavmae_pairs),
     "BriVLModel": (brivl("BriVLModel"), lambda: modeling.BriVLImageProcessor(size=96)),
     "BriVLVisionModel": (brivl("BriVLVisionModel"), lambda: modeling.BriVLImageProcessor(size=96)),
     "BriVLTextModel": (brivl("BriVLTextModel"), None),
@@ -126,6 +144,8 @@ TASKS = {
     "UniBriVLForAudioClassification": "audio-classification",
     "UniBriVLForAudioCaptioning": "audio-text-to-text",
     "BriVLVisionModel": "image-feature-extraction",
+    "CAVMAEForAudioClassification": "audio-classification",
+    "CAVMAEForAudioVisualClassification": "audio-classification",
 }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import flat_reader
 import pytest
+import tiny_cavmae
 import torch
 import transformers
 from flat_reader import keys_of, results
@@ -53,6 +54,13 @@ from unibrivl.modeling import (
     BriVLTextModel,
     BriVLVisionConfig,
     BriVLVisionModel,
+    CAVMAEAudioModel,
+    CAVMAEFeatureExtractor,
+    CAVMAEForAudioClassification,
+    CAVMAEForAudioVisualClassification,
+    CAVMAEForPreTraining,
+    CAVMAEImageProcessor,
+    CAVMAEModel,
     MelEncoderConfig,
     MelEncoderFeatureExtractor,
     MelEncoderModel,
@@ -102,6 +110,14 @@ def brivl_pictures() -> BriVLImageProcessor:
     return BriVLImageProcessor(size={"height": 64, "width": 64})
 
 
+def cavmae_sounds() -> CAVMAEFeatureExtractor:
+    return CAVMAEFeatureExtractor(num_mel_bins=32, max_length=64)
+
+
+def cavmae_processor() -> UniBriVLProcessor:
+    return UniBriVLProcessor(cavmae_sounds(), CAVMAEImageProcessor(size=32, crop_size=32))
+
+
 def clip_pictures() -> CLIPImageProcessorPil:
     side = {"height": 32, "width": 32}
     return CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=side)
@@ -133,6 +149,7 @@ def cases() -> dict:
     learned = {"unit_labels": labels(2, 13), "letter_labels": labels(2, 3)}
     captions = {"labels": labels(2, 5)}
     greedy = {"max_new_tokens": 4, "do_sample": False}
+    pairs = {"input_values": tiny_cavmae.sounds(), "pixel_values": tiny_cavmae.pictures()}
     # the towers of the three unions: all ours; ours and a stock one; stock ones
     whole = unibrivl_config("speechlm", "brivl", "brivl")
     mel, stock = unibrivl_config("mel_encoder", "clip", "clip"), unibrivl_config("hubert", "dinov2")
@@ -158,6 +175,19 @@ def cases() -> dict:
             MelEncoderModel(MelEncoderConfig(**fields("mel_encoder"))),
             [call(**sounds("mel_encoder"))],
             (MelEncoderFeatureExtractor.for_config(mel.audio_config),),
+        ),
+        "cavmae": (tiny_cavmae.build(CAVMAEModel), [call(**pairs)], (cavmae_processor(),)),
+        "cavmae.audio": (
+            tiny_cavmae.build(CAVMAEAudioModel),
+            [call(input_values=pairs["input_values"])],
+            (cavmae_sounds(),),
+        ),
+        "cavmae-pretraining": (tiny_cavmae.build(CAVMAEForPreTraining), [call(**pairs, **tiny_cavmae.noise())], ()),
+        "cavmae-classes": (tiny_cavmae.build(CAVMAEForAudioVisualClassification), [call(**pairs)], ()),
+        "cavmae.audio-classes": (
+            tiny_cavmae.build(CAVMAEForAudioClassification),
+            [call(input_values=pairs["input_values"])],
+            (),
         ),
         "whole": (
             UniBriVLModel(whole),

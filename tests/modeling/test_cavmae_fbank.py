@@ -117,6 +117,16 @@ def test_a_batch_is_its_clips_and_a_frame_knows_nothing_of_what_follows(dtype):
     assert torch.equal(kaldi_fbank(clips[0, 0, :9000]), kaldi_fbank(clips[0, 0])[: num_fbank_frames(9000)])
 
 
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_with_and_without_gradients_it_is_the_same(dtype):
+    samples = torch.from_numpy(wave()).to(dtype)
+    for window, scale in (("hann", 1.0), ("povey", 32768.0)):
+        plain = kaldi_fbank(samples, window, scale=scale)
+        learned = kaldi_fbank(samples.clone().requires_grad_(), window, scale=scale)
+        assert learned.requires_grad and not plain.requires_grad
+        torch.testing.assert_close(learned.detach(), plain, atol=1e-3 if dtype == torch.float32 else 1e-9, rtol=0)
+
+
 def test_gradients_are_those_of_finite_differences():
     samples = torch.randn(2, 560, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     with torch.inference_mode():
