@@ -47,7 +47,7 @@ def kaldi_fbank(
 
     Args:
         samples_BS (`torch.Tensor`): float32 or float64, whose precision everything up to the spectrum has. In float32
-            its rounding fills the quiet bins beside a loud tone: up to 4e-4 in the log.
+            its rounding fills the quiet bins beside a loud tone: up to 1e-3 in the log.
         window (`str`): "hann" or "povey", both symmetric.
         num_mel_bins (`int`): triangles on Kaldi's mel scale from 20 Hz to 8 kHz, not normalised. With 128 of them one,
             index 3, lies between two frequencies of the transform and is always at the floor: so it is in Kaldi.
@@ -68,7 +68,7 @@ def kaldi_fbank(
     if scale != 1:
         samples_BS = samples_BS * scale
     frames_BTW = samples_BS.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)
-    if device.type != "cpu" or samples_BS.requires_grad:
+    if device.type != "cpu" or samples_BS.requires_grad or torch.compiler.is_compiling():
         return log_mel(frames_BTW, window_W, bank_FM)
     mel_BTM = bank_FM.new_empty(*frames_BTW.shape[:-1], num_mel_bins)
     clips_NS, mel_NTM = samples_BS.reshape(-1, samples_BS.shape[-1]), mel_BTM.view(-1, num_frames, num_mel_bins)

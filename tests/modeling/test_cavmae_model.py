@@ -23,6 +23,7 @@ from unibrivl.modeling.layers_cavmae import CAVMAEPositions, sincos_positions
 from unibrivl.modeling.loading_unibrivl import CheckpointMismatch
 from unibrivl.modeling.masking_cavmae import mask_by_noise, structure_noise
 from unibrivl.modeling.modeling_cavmae_pretraining import patches
+from unibrivl.modeling.towers_unibrivl import frames_of, layers_to_mix, load_audio_tower
 
 CLASSES = {
     CAVMAEModel: AutoModel,
@@ -191,6 +192,21 @@ def test_the_audio_towers_joint_layers_are_its_own(tmp_path):
         for parameter in tower.parameters():
             parameter.add_(1.0)
     assert torch.equal(whole.get_image_features(pictures()).pooler_output, before)
+
+
+def test_unibrivl_takes_the_audio_side_out_of_a_folder(tmp_path):
+    """Its frames are columns of time, the mean over frequency; a whole model is no tower."""
+    model = build(CAVMAEForPreTraining)
+    model.save_pretrained(tmp_path)
+    tower = load_audio_tower(str(tmp_path))
+    assert type(tower) is CAVMAEAudioModel and not tower.audio_embeddings.positions.weight.requires_grad
+    states = tower(sounds(frames=48)).last_hidden_state
+    frames = frames_of(tower, states)
+    assert frames.shape == (3, 6, 32)
+    close(frames[:, 2], (states[:, 2] + states[:, 8] + states[:, 14] + states[:, 20]) / 4)
+    assert layers_to_mix(tower) == [*tower.audio_layers, *tower.joint_layers]
+    with pytest.raises(ValueError, match="whole model"):
+        load_audio_tower(model)
 
 
 # ---- lengths and sizes ----------------------------------------------------------------------------------------------
