@@ -30,11 +30,16 @@ def as_clips(raw_speech) -> list:
     return [raw_speech]
 
 
-def check_rate(clips: list, sampling_rate: int | None, model_rate: int) -> None:
-    """Refuses every rate but the model's, the clips' own and the caller's."""
+def check_rate(clips: list, sampling_rate: int | None, model_rate: int, required: bool = False) -> None:
+    """Refuses every rate but the model's, the clips' own and the caller's; none at all if one is `required`."""
     rates = {clip.rate_hz for clip in clips if hasattr(clip, "rate_hz")}
     if sampling_rate is not None:
         rates.add(sampling_rate)
+    elif not rates and required:
+        raise ValueError(
+            f"nothing tells the clips' rate: pass sampling_rate={model_rate} if that is it, or what "
+            f"unibrivl.load_audio(source, rate_hz={model_rate}) returns, which carries its own"
+        )
     elif not rates:
         logger.warning_once(
             f"No sampling_rate was passed: the clips are taken to be at {model_rate} Hz. "

@@ -85,7 +85,7 @@ class CAVMAEFeatureExtractor(CarriesCode, SequenceFeatureExtractor):
         Args:
             raw_speech: one clip or a list of clips; a clip is a 1-D array, tensor or list of floats, or anything with
                 `samples` and `rate_hz` such as what `unibrivl.load_audio` returns. Below 25 ms silence follows it.
-            sampling_rate (`int`, *optional*): the clips' rate. Not needed for clips that carry their own.
+            sampling_rate (`int`, *optional*): the clips' rate. Needed where they do not carry their own.
             padding (`bool` or `str`): `"max_length"`, as the model was trained; `True` up to the longest clip of the
                 batch; `False`: each clip at its own length. Always up to whole patches.
             max_length (`int`, *optional*): in frames.
@@ -94,7 +94,7 @@ class CAVMAEFeatureExtractor(CarriesCode, SequenceFeatureExtractor):
                 its positions, pads to the longest.
         """
         clips = as_clips(raw_speech)
-        check_rate(clips, sampling_rate, self.sampling_rate)
+        check_rate(clips, sampling_rate, self.sampling_rate, required=True)
         if padding not in (True, False, "max_length", "longest", "do_not_pad"):
             raise ValueError(f"padding must be 'max_length', 'longest' or 'do_not_pad', got {padding!r}")
         longest = self.max_length if max_length is None else max_length

@@ -198,6 +198,7 @@ def test_kinds_of_clips():
     [
         (np.zeros(16000, np.float32), 44100, "hears 16000 Hz and got 44100"),
         (Waveform(np.zeros(8000, np.float32), 8000), None, "got 8000 Hz"),
+        (np.zeros(16000, np.float32), None, "nothing tells the clips. rate"),
         (np.zeros((2, 16000), np.float32), 16000, "stereo"),
         (np.full(16000, np.nan, np.float32), 16000, "NaN"),
         (np.zeros(0, np.float32), 16000, "empty"),
