@@ -167,3 +167,29 @@ def test_moved_pictures_stay_pictures_and_digits_are_not_mirrored():
     assert 0.2 < mirrored < 0.8
     wild = moved(ramp, torch.ones(40, dtype=torch.bool), torch.Generator().manual_seed(0), SmallPicturesData())
     assert wild.min() >= 0 and wild.max() <= 1 and np.isfinite(wild.numpy()).all()
+
+
+def test_latents_are_computed_once_for_a_run(packs, tmp_path, monkeypatch):
+    """A run that goes on reads those of the same pictures, views and weights, and no others."""
+    diffusers = pytest.importorskip("diffusers")
+    from unibrivl.training.recipes import small_generator as recipe
+    from unibrivl.training.recipes.small_world import SmallWorld
+
+    torch.manual_seed(0)
+    sizes = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    vae = diffusers.AutoencoderTiny(**sizes, num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4).eval()
+    settings = recipe.SmallGeneratorData(folder=str(packs), views=4)
+    items = SmallWorld(settings).pictures("world")
+    first = recipe.Latents.of(items, vae, settings, tmp_path).latents_NWChw
+    assert first.shape[:2] == (len(items), 4)
+    digit = next(row for row, one in enumerate(items) if one.kind == "digit")
+    drawing = next(row for row, one in enumerate(items) if one.kind == "drawing")
+    assert torch.equal(first[digit, 0], first[digit, 1]) and not torch.equal(first[drawing, 0], first[drawing, 1])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recipe, "encoded", lambda *given: pytest.fail("encoded again"))
+        assert torch.equal(recipe.Latents.of(items, vae, settings, tmp_path).latents_NWChw, first)
+    with torch.no_grad():
+        next(vae.parameters()).add_(0.1)
+    assert not torch.equal(recipe.Latents.of(items, vae, settings, tmp_path).latents_NWChw, first)
+    assert len(list(tmp_path.iterdir())) == 2

@@ -11,6 +11,7 @@ Shapes: B batch, N pictures, W views of each, C latent channels, h and w sides o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,12 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from unibrivl.hub.fingerprint import fingerprint
 from unibrivl.training.config import ConfigError, RunConfig
 from unibrivl.training.gather import Shares
 from unibrivl.training.objectives.base import Objective
@@ -140,7 +143,7 @@ def build(config: RunConfig) -> Parts:
     world = SmallWorld(data)
     vae = AutoencoderTiny.from_pretrained(size.latents).eval()
     words = Words(size.words)
-    learned = Latents.of(world.pictures("world"), vae, data)
+    learned = Latents.of(world.pictures("world"), vae, data, Path(config.output_dir))
     held = Latents.of(world.pictures("test", ("photo",)), vae, None)
     model = UNet2DConditionModel(
         sample_size=learned.latents_NWChw.shape[-1],
@@ -221,38 +224,32 @@ class Latents:
     chances_N: np.ndarray
 
     @classmethod
-    def of(cls, items: list[Item], vae: Any, settings: SmallGeneratorData | None) -> Latents:
-        pixels_N3HW = torch.from_numpy(pixels_of(items))
-        may_mirror_N = torch.tensor([one.kind != "digit" for one in items])
-        views = 1 if settings is None else settings.views
-        distinct = {"digit": max(1, views // 4)}
-        chance = torch.Generator().manual_seed(0)
-        shape = (len(items), views, vae.config.latent_channels, *[pixels_N3HW.shape[-1] // 8] * 2)
-        latents = torch.zeros(shape)
-        pairs = [(row, view) for view in range(views) for row in range(len(items))
-                 if view < distinct.get(items[row].kind, views)]  # fmt: skip
-        starts = range(0, len(pairs), AT_ONCE)
-        for start in tqdm(starts, desc="latents", disable=None):
-            some = pairs[start : start + AT_ONCE]
-            rows = torch.tensor([row for row, _ in some])
-            pixels = pixels_N3HW[rows].float() / 255
-            if settings is not None:
-                plain = torch.tensor([view == 0 for _, view in some])[:, None, None, None]
-                pixels = torch.where(plain, pixels, moved(pixels, may_mirror_N[rows], chance, settings))
-            # bfloat16 is several times as fast on CPUs that have it, and its rounding far below the noise of training
-            with torch.no_grad(), torch.autocast(vae.device.type, torch.bfloat16):
-                latents[rows, [view for _, view in some]] = vae.encode(2 * pixels - 1).latents.float()
-        for row, one in enumerate(items):
-            count = distinct.get(one.kind, views)
-            for view in range(count, views):
-                latents[row, view] = latents[row, view % count]
+    def of(
+        cls, items: list[Item], vae: Any, settings: SmallGeneratorData | None, folder: Path | None = None
+    ) -> Latents:
+        """
+        Args:
+            settings (*optional*): how views differ; without any each picture has one, as it is.
+            folder (*optional*): where latents are kept for a run that goes on, under the fingerprint of all that
+                decides them.
+        """
         chances = np.full(len(items), 1 / max(1, len(items)))
         if settings is not None:
             weights = {"photo": settings.photos, "drawing": settings.drawings, "digit": settings.digits}
             chances = balanced(items, weights, settings.balance)
             chances *= [settings.core if one.kind == "photo" and one.label in CORE else 1.0 for one in items]
             chances /= chances.sum()
-        return cls(items, vae.config.scaling_factor * latents, chances)
+        if folder is None or settings is None:
+            return cls(items, encoded(items, vae, settings), chances)
+        views = {name: getattr(settings, name) for name in ("views", "zoom", "turn", "shift")}
+        named = fingerprint(vae, {}, {"items": [one.id for one in items], **views})
+        path = folder / f"latents_{named[:16]}.safetensors"
+        if not path.is_file():
+            partial = folder / f"{path.name}.{os.getpid()}"  # every process writes its own, and all are the same
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({"latents": encoded(items, vae, settings)}, partial)
+            partial.replace(path)
+        return cls(items, load_file(path)["latents"], chances)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -263,6 +260,35 @@ class Latents:
         texts = texts_of(self.items[row].kind, self.items[row].label)
         text = texts[0] if chance.random() < 0.5 else texts[int(chance.integers(len(texts)))]
         return {"latent": self.latents_NWChw[row, view], "text": text, "seed": draw.seed}
+
+
+def encoded(items: Sequence[Item], vae: Any, settings: SmallGeneratorData | None) -> torch.Tensor:
+    """(N, W, C, h, w), latents of views of pictures, about of unit deviation; the first is the picture as it is."""
+    pixels_N3HW = torch.from_numpy(pixels_of(items))
+    may_mirror_N = torch.tensor([one.kind != "digit" for one in items])
+    views = 1 if settings is None else settings.views
+    distinct = {"digit": max(1, views // 4)}
+    chance = torch.Generator().manual_seed(0)
+    shape = (len(items), views, vae.config.latent_channels, *[pixels_N3HW.shape[-1] // 8] * 2)
+    latents = torch.zeros(shape)
+    pairs = [(row, view) for view in range(views) for row in range(len(items))
+             if view < distinct.get(items[row].kind, views)]  # fmt: skip
+    starts = range(0, len(pairs), AT_ONCE)
+    for start in tqdm(starts, desc="latents", disable=None):
+        some = pairs[start : start + AT_ONCE]
+        rows = torch.tensor([row for row, _ in some])
+        pixels = pixels_N3HW[rows].float() / 255
+        if settings is not None:
+            plain = torch.tensor([view == 0 for _, view in some])[:, None, None, None]
+            pixels = torch.where(plain, pixels, moved(pixels, may_mirror_N[rows], chance, settings))
+        # bfloat16 is several times as fast on CPUs that have it, and its rounding far below the noise of training
+        with torch.no_grad(), torch.autocast(vae.device.type, torch.bfloat16):
+            latents[rows, [view for _, view in some]] = vae.encode(2 * pixels - 1).latents.float()
+    for row, one in enumerate(items):
+        count = distinct.get(one.kind, views)
+        for view in range(count, views):
+            latents[row, view] = latents[row, view % count]
+    return vae.config.scaling_factor * latents
 
 
 class VelocityLoss(Objective):
