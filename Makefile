@@ -78,10 +78,11 @@ format: $(INSTALLED)  ## sort the imports, mend what ruff can mend, and format
 bench: $(INSTALLED)  ## run every benchmark and rewrite benchmarks/results
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
-parity: $(INSTALLED)  ## compare SpeechLM, BriVL and CAV-MAE with the original codes' outputs, layer by layer
+parity: $(INSTALLED)  ## compare SpeechLM, BriVL, CAV-MAE and AudioToken with the original codes' outputs, layer by layer
 	@$(BIN)/python tests/parity_speechlm.py
 	@$(BIN)/python tests/parity_brivl.py
 	@$(BIN)/python tests/parity_cavmae.py
+	@$(BIN)/python tests/parity_audio_token.py
 
 clean:  ## remove the environments, builds, caches and outputs that make and the tools leave
 	@rm -rf .venv .venv-min .peers build dist out .pytest_cache .ruff_cache .mypy_cache .hypothesis

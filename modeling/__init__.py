@@ -18,6 +18,7 @@ from transformers import (
 # transformers 5.4 exports a substitute that asks for torchvision; the class itself does not
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from .configuration_audio_token import AudioTokenAdapterConfig
 from .configuration_brivl import BRIVL_VISION_PRESETS, BriVLConfig, BriVLTextConfig, BriVLVisionConfig
 from .configuration_cavmae import CAVMAEAudioConfig, CAVMAEConfig
 from .configuration_mel_encoder import MelEncoderConfig
@@ -30,6 +31,7 @@ from .image_processing_brivl import BRIVL_IMAGE_PRESETS, BriVLImageProcessor, de
 from .image_processing_cavmae import CAVMAEImageProcessor
 from .matcher_pe_av import FramePreparation, PEAVMatcher
 from .matcher_unibrivl import CLIPMatcher, Matcher, MatcherBase, UniBriVLMatcher
+from .modeling_audio_token import AudioTokenAdapter
 from .modeling_brivl import BriVLModel, BriVLTextModel, BriVLVisionModel
 from .modeling_cavmae import CAVMAEAudioModel, CAVMAEModel
 from .modeling_cavmae_heads import CAVMAEForAudioClassification, CAVMAEForAudioVisualClassification
@@ -43,6 +45,7 @@ from .modeling_unibrivl_heads import UniBriVLForAudioClassification
 from .processing_unibrivl import UniBriVLProcessor
 from .tokenization_speechlm import SpeechLMPhoneTokenizer
 
+AutoConfig.register("audio_token_adapter", AudioTokenAdapterConfig, exist_ok=True)
 AutoConfig.register("brivl", BriVLConfig, exist_ok=True)
 AutoConfig.register("brivl_text", BriVLTextConfig, exist_ok=True)
 AutoConfig.register("brivl_vision", BriVLVisionConfig, exist_ok=True)
@@ -52,6 +55,7 @@ AutoConfig.register("mel_encoder", MelEncoderConfig, exist_ok=True)
 AutoConfig.register("speechlm", SpeechLMConfig, exist_ok=True)
 AutoConfig.register("unibrivl", UniBriVLConfig, exist_ok=True)
 
+AutoModel.register(AudioTokenAdapterConfig, AudioTokenAdapter, exist_ok=True)
 AutoModel.register(BriVLConfig, BriVLModel, exist_ok=True)
 AutoModel.register(BriVLTextConfig, BriVLTextModel, exist_ok=True)
 AutoModel.register(BriVLVisionConfig, BriVLVisionModel, exist_ok=True)
@@ -83,6 +87,8 @@ __all__ = [
     "BRIVL_VISION_PRESETS",
     "SPEECHLM_PRESETS",
     "UNIBRIVL_PRESETS",
+    "AudioTokenAdapter",
+    "AudioTokenAdapterConfig",
     "BriVLConfig",
     "BriVLImageProcessor",
     "BriVLModel",

@@ -21,6 +21,8 @@ _LAZY = {
     "load_audio": "unibrivl.audio",
     "read_blocks": "unibrivl.audio",
     "split_windows": "unibrivl.audio",
+    "AudioTokenAdapter": "unibrivl.modeling",
+    "AudioTokenAdapterConfig": "unibrivl.modeling",
     "BriVLConfig": "unibrivl.modeling",
     "BriVLImageProcessor": "unibrivl.modeling",
     "BriVLModel": "unibrivl.modeling",
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from unibrivl.embedded import embedded
     from unibrivl.embedder import Embedder, Embeddings, load
     from unibrivl.modeling import (
+        AudioTokenAdapter,
+        AudioTokenAdapterConfig,
         BriVLConfig,
         BriVLImageProcessor,
         BriVLModel,

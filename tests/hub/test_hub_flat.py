@@ -47,6 +47,8 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 import unibrivl.modeling as ours
 from unibrivl.hub.flat import ALONE, MODELS, PREPARERS, write_code
 from unibrivl.modeling import (
+    AudioTokenAdapter,
+    AudioTokenAdapterConfig,
     BriVLConfig,
     BriVLImageProcessor,
     BriVLModel,
@@ -164,6 +166,11 @@ def cases() -> dict:
         ),
         "speechlm-ctc": speech(SpeechLMForCTC, [call(**heard)], SpeechLMFeatureExtractor()),
         "speechlm-pretraining": speech(SpeechLMForPreTraining, [call(**both, **learned)]),
+        "audio-token": (
+            AudioTokenAdapter(AudioTokenAdapterConfig(audio_width=24, token_widths={"text_encoder": 32})),
+            [call(features=torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(2)))],
+            (),
+        ),
         "brivl": (
             BriVLModel(BriVLConfig(vision_config=BRIVL_VISION, text_config=BRIVL_TEXT)),
             [call(pixel_values=seen, **texts)],

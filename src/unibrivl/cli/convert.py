@@ -43,6 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cavmae.add_argument(
         "--raw-targets", action="store_true", help="the in-painting weights, which rebuild patches as they are"
     )
+    audio_token = families.add_parser(
+        "audiotoken",
+        help="AudioToken's embedder_learned_embeds.bin, for Stable Diffusion 1.4 or 2",
+        description="Convert AudioToken's embedder to an attentive AudioTokenAdapter.",
+    )
+    _add_common(audio_token)
+    audio_token.add_argument(
+        "--base", help="name or folder of the Stable Diffusion it was trained for, whose token table is then recorded"
+    )
 
 
 def _add_common(family: argparse.ArgumentParser) -> None:
@@ -77,6 +86,10 @@ def run(args: argparse.Namespace) -> int:
             norm_pix_loss=not args.raw_targets,
             reference=args.reference,
         )
+    elif args.family == "audiotoken":
+        from unibrivl.convert.audio_token import convert_audio_token
+
+        report = convert_audio_token(args.checkpoint, args.out, base=args.base, reference=args.reference)
     else:
         from unibrivl.convert.speechlm import convert_speechlm
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from unibrivl.modeling import (
+    AudioTokenAdapter,
     BriVLModel,
     CAVMAEForAudioVisualClassification,
     CAVMAEForPreTraining,
@@ -20,6 +21,7 @@ from unibrivl.modeling.modeling_brivl import BriVLTowerOutput
 
 SPEECHLM_INPUTS = ("source", "padding_mask", "unit_ids")
 CAVMAE_INPUTS = ("input_values", "pixel_values", "audio_noise", "image_noise")
+AUDIO_TOKEN_INPUTS = ("features",)
 BRIVL_INPUTS = ("pixel_values", "boxes", "box_mask", "input_ids", "attention_mask")
 
 
@@ -161,3 +163,14 @@ def pretraining_outputs(model: CAVMAEForPreTraining, sounds, pictures, audio_noi
         "loss_c": output.contrastive_loss,
         "c_acc": output.contrastive_accuracy,
     }
+
+
+@torch.inference_mode()
+def audio_token_outputs(model: AudioTokenAdapter, reference: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What an attentive adapter of one word makes of the `features` (B, T, A) of a reference file."""
+    if "features" not in reference:
+        raise ValueError("the reference file has no 'features': nothing to compare")
+    (head,) = model.heads.values()
+    heard = head(reference["features"].float())
+    named = {"token": heard.words, "weights": heard.weights, "unary": heard.unary, "self": heard.pairwise}
+    return {"hidden": heard.hidden, **{name: tensor[:, 0] for name, tensor in named.items()}}

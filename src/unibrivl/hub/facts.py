@@ -25,7 +25,8 @@ from unibrivl.hub.records import (
 )
 
 OURS = (
-    "speechlm", "brivl", "brivl_vision", "brivl_text", "cavmae", "cavmae_audio", "mel_encoder", "unibrivl",
+    "audio_token_adapter", "speechlm", "brivl", "brivl_vision", "brivl_text", "cavmae", "cavmae_audio", "mel_encoder",
+    "unibrivl",
 )  # fmt: skip
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
           "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip

@@ -55,6 +55,10 @@ MODELS: dict[str, dict[str, str]] = {
         "AutoModel": "modeling_unibrivl.UniBriVLModel",
         "AutoModelForAudioClassification": "modeling_unibrivl_heads.UniBriVLForAudioClassification",
     },
+    "audio_token_adapter": {
+        "AutoConfig": "configuration_audio_token.AudioTokenAdapterConfig",
+        "AutoModel": "modeling_audio_token.AudioTokenAdapter",
+    },
 }
 # architectures that no Auto class is for: in a folder that one of them saved, AutoModel means it
 ALONE = {
