@@ -20,6 +20,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_audio_token import AudioTokenAdapterConfig
 from .heads_audio_token import HEADS, ResamplerHead, ResidualHead, TurnedLinear, ZeroLinear, masked_mean
+from .injection_audio_token import AudioPrompts, injected
 from .loading_unibrivl import CheckedLoading
 from .token_table_audio_token import mean_norm, same_table, table_fingerprint, table_of, told_of_tables
 
@@ -134,6 +135,13 @@ class AudioTokenAdapter(CheckedLoading, PreTrainedModel):
                 f"this adapter was made for {mine} ({told_of_tables(shown)}), and {theirs} reads words by another "
                 f"table ({told_of_tables(found)}): load the base it was made for, or train an adapter for this one"
             )
+
+    # with the adapter a flat copy has what speaks its words too: see injection_audio_token
+    injected = staticmethod(injected)
+
+    def prompts(self, tokenizer, max_length: int | None = None) -> AudioPrompts:
+        """What turns texts with `<audio>` in them into ids, with room for this adapter's words."""
+        return AudioPrompts(tokenizer, self.config.num_words, max_length)
 
     @can_return_tuple
     def forward(

@@ -6,7 +6,6 @@ processor; `pipeline()` and `xl_pipeline()` put them together, without a progres
 
 from __future__ import annotations
 
-import string
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,12 @@ import pytest
 import torch
 import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+from tiny_text import text_config, tokenizer
 from tiny_towers import AUDIO, WIDE, unibrivl_config
 from transformers import (
     CLIPImageProcessorPil,
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    CLIPTokenizer,
 )
 
 from unibrivl.modeling import SpeechLMFeatureExtractor, SpeechLMPhoneTokenizer, UniBriVLModel, UniBriVLProcessor
@@ -28,19 +26,6 @@ from unibrivl.modeling import SpeechLMFeatureExtractor, SpeechLMPhoneTokenizer, 
 SIDE = 32  # pixels of a picture: 16 x 16 latents, since the tiny VAE halves once
 RATE_HZ = 16000
 LEXICON = {"A": ["AH0"], "DOG": ["D", "AO1", "G"], "RAIN": ["R", "EY1", "N"], "CAT": ["K", "AE1", "T"]}
-
-
-def tokenizer(length: int = 77) -> CLIPTokenizer:
-    """CLIP's, over letters and digits: every text can be read, and there are 64 tokens."""
-    marks = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
-    vocab = ["<|startoftext|>", *marks, *(f"{digit}</w>" for digit in string.digits), "<|endoftext|>"]
-    numbered = {token: number for number, token in enumerate(vocab)}
-    return CLIPTokenizer(vocab=numbered, merges=[], model_max_length=length)
-
-
-def text_config(**fields) -> CLIPTextConfig:
-    sizes = {"hidden_size": 32, "intermediate_size": 37, "num_attention_heads": 4, "num_hidden_layers": 3}
-    return CLIPTextConfig(**{**sizes, "vocab_size": 64, "bos_token_id": 0, "eos_token_id": 63, **fields})
 
 
 def vae() -> AutoencoderKL:

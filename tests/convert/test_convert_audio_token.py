@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import parity_audio_token as parity
 import pytest
-import tiny_diffusion
+import tiny_text
 import torch
 from safetensors.torch import save_file
 from transformers import CLIPTextModel
@@ -36,7 +36,7 @@ def file(tmp_path):
 
 def test_converted_by_the_command_with_base_and_reference(file, tmp_path, capsys):
     torch.manual_seed(0)
-    text_encoder = CLIPTextModel(tiny_diffusion.text_config())
+    text_encoder = CLIPTextModel(tiny_text.text_config())
     text_encoder.save_pretrained(tmp_path / "base" / "text_encoder")
     convert_audio_token(file, tmp_path / "first")
     given = torch.randn(2, 7, 24)
@@ -84,7 +84,7 @@ def test_what_is_no_embedder_is_refused(tmp_path):
 
 
 def test_a_base_of_another_width_is_refused(file, tmp_path):
-    CLIPTextModel(tiny_diffusion.text_config(hidden_size=48)).save_pretrained(tmp_path / "base" / "text_encoder")
+    CLIPTextModel(tiny_text.text_config(hidden_size=48)).save_pretrained(tmp_path / "base" / "text_encoder")
     with pytest.raises(ConversionError, match="words of 32 numbers.*words of 48"):
         convert_audio_token(file, tmp_path / "out", base=str(tmp_path / "base"))
     with pytest.raises(ConversionError, match="has no folder text_encoder"):

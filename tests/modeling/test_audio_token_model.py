@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-import tiny_diffusion
+import tiny_text
 import torch
 from transformers import AutoModel, CLIPTextModel
 
@@ -30,7 +30,7 @@ def adapter(mode: str, **fields) -> AudioTokenAdapter:
 
 def encoder(seed: int = 0, **fields) -> CLIPTextModel:
     torch.manual_seed(seed)
-    return CLIPTextModel(tiny_diffusion.text_config(**fields)).eval()
+    return CLIPTextModel(tiny_text.text_config(**fields)).eval()
 
 
 def features(number: int = 3, tokens: int = 6, width: int = 32, seed: int = 1) -> torch.Tensor:
@@ -169,7 +169,7 @@ def test_a_table_in_half_precision_or_with_rows_behind_it_is_the_same_table(dtyp
 
 def test_what_is_offloaded_cannot_be_compared_and_makes_no_adapter():
     with torch.device("meta"):
-        away = CLIPTextModel(tiny_diffusion.text_config())
+        away = CLIPTextModel(tiny_text.text_config())
     assert same_table(table_fingerprint(table_of(encoder())), table_of(away))
     with pytest.raises(ValueError, match="offloaded"):
         AudioTokenAdapter.for_base({"text_encoder": away})
