@@ -6,6 +6,7 @@
 | pictures with texts | `moco`: BriVL's two queues; `in_batch` with its pairs |
 | sounds, pictures and labels, many of them alike | `distillation`: AAI's softer targets |
 | sounds with units, units with letters | `speechlm`: SpeechLM's own pre-training |
+| sounds with pictures, and a frozen Stable Diffusion | `latent_diffusion`: sounds become words of its prompts |
 | sounds or pictures with classes | `supervised`: what the others are compared with |
 """
 
@@ -15,6 +16,7 @@ from unibrivl.training.objectives.base import Objective
 from unibrivl.training.objectives.cx import CXLoss
 from unibrivl.training.objectives.distillation import DistillationLoss
 from unibrivl.training.objectives.in_batch import InBatchLoss
+from unibrivl.training.objectives.latent_diffusion import LatentDiffusionLoss
 from unibrivl.training.objectives.moco import MoCoLoss
 from unibrivl.training.objectives.speechlm import SpeechLMLoss
 from unibrivl.training.objectives.supervised import SupervisedLoss
@@ -23,6 +25,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "cx": CXLoss,
     "distillation": DistillationLoss,
     "in_batch": InBatchLoss,
+    "latent_diffusion": LatentDiffusionLoss,
     "moco": MoCoLoss,
     "speechlm": SpeechLMLoss,
     "supervised": SupervisedLoss,
@@ -33,6 +36,7 @@ __all__ = [
     "CXLoss",
     "DistillationLoss",
     "InBatchLoss",
+    "LatentDiffusionLoss",
     "MoCoLoss",
     "Objective",
     "SpeechLMLoss",
