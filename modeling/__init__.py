@@ -24,6 +24,7 @@ from .configuration_cavmae import CAVMAEAudioConfig, CAVMAEConfig
 from .configuration_mel_encoder import MelEncoderConfig
 from .configuration_speechlm import SPEECHLM_PRESETS, SpeechLMConfig
 from .configuration_unibrivl import UNIBRIVL_PRESETS, UniBriVLConfig
+from .cue_audio_token import AudioCue
 from .feature_extraction_cavmae import CAVMAEFeatureExtractor
 from .feature_extraction_mel_encoder import MelEncoderFeatureExtractor
 from .feature_extraction_speechlm import SpeechLMFeatureExtractor
@@ -87,6 +88,7 @@ __all__ = [
     "BRIVL_VISION_PRESETS",
     "SPEECHLM_PRESETS",
     "UNIBRIVL_PRESETS",
+    "AudioCue",
     "AudioTokenAdapter",
     "AudioTokenAdapterConfig",
     "BriVLConfig",

@@ -21,6 +21,7 @@ _LAZY = {
     "load_audio": "unibrivl.audio",
     "read_blocks": "unibrivl.audio",
     "split_windows": "unibrivl.audio",
+    "AudioCue": "unibrivl.modeling",
     "AudioTokenAdapter": "unibrivl.modeling",
     "AudioTokenAdapterConfig": "unibrivl.modeling",
     "BriVLConfig": "unibrivl.modeling",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from unibrivl.embedded import embedded
     from unibrivl.embedder import Embedder, Embeddings, load
     from unibrivl.modeling import (
+        AudioCue,
         AudioTokenAdapter,
         AudioTokenAdapterConfig,
         BriVLConfig,

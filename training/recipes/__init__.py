@@ -12,6 +12,7 @@ from types import ModuleType
 
 # name -> one line for `unibrivl train` without a recipe
 RECIPES = {
+    "audio_token": "sounds become words of a frozen Stable Diffusion, by one adapter for all of them",
     "speechlm": "SpeechLM is pre-trained on any folder of sounds, without labels",
     "pairs": "a folder of sounds and pictures: which belong together",
     "photos": "a small image tower learns to name a pack's pictures, for sounds_and_pictures",

@@ -273,8 +273,8 @@ def cache_of_sounds(model: UniBriVLModel, processor: UniBriVLProcessor, settings
     return TargetCache(settings.cache, sound_tower(model, processor, settings.cached_sounds_in))
 
 
-def listings(settings: PairsData, seed: int) -> tuple[datasets.Listing, datasets.Listing, datasets.Listing]:
-    """All there is, what is trained on, what is held out."""
+def listings(settings: Any, seed: int) -> tuple[datasets.Listing, datasets.Listing, datasets.Listing]:
+    """All there is, what is trained on, what is held out, by `PairsData` or what has its fields for it."""
     if not settings.folder:
         raise ConfigError("where are the sounds and pictures? --set data.folder=FOLDER (or a table of them)")
     if settings.how is not None and settings.loader != "folder":
