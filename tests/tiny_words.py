@@ -45,7 +45,7 @@ def batch_of(of: DiffusionBase, number: int = 3, seed: int = 0, text: str = "a p
         "noise": torch.randn(number, 4, side, side, generator=chance),
         "timestep": torch.randint(0, 1000, (number,), generator=chance),
         "text": [text] * number,
-        "label_text": ["dog", "rain", "cat"][:number],
+        "label_text": ["dog", "rain", "cat", "wind", "bell", "crow"][:number],
     }
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -40,6 +41,10 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...], bool, str]] = {
     "speechlm": ("speechlm", {}, (2, 5, 3), True, "model"),
     "supervised, labels": ("supervised", {"label_smoothing": 0.1}, (4, 1, 3), True, "both"),
 }
+
+if importlib.util.find_spec("diffusers") is not None:
+    settings = {"snr_gamma": 5.0, "l2": 0.1, "label": 0.5}
+    CASES["latent diffusion"] = ("latent_diffusion", settings, (4, 1, 3), False, "both")
 
 
 class Together(nn.Module):
@@ -79,6 +84,19 @@ def speechlm_batch(step: int) -> dict[str, torch.Tensor]:
     }
 
 
+def diffusion_base():
+    import tiny_words
+
+    base = tiny_words.base()
+    for part in base.parts:
+        part.double()
+    return base
+
+
+def is_float(value) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """What FSDP has in parts."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -88,7 +106,13 @@ def train(case: str) -> dict[str, torch.Tensor]:
     """Three steps on the batches, or on this process's share of them: losses, gradients of the last step, weights and
     the objective's state."""
     name, settings, shares, cached, wrapped = CASES[case]
-    if name in ("speechlm", "supervised"):
+    base = diffusion_base() if name == "latent_diffusion" else None
+    if base is not None:
+        import tiny_words
+
+        model = tiny_words.adapter(base, num_words=2).double().train()
+        settings = {"base": base, **settings}
+    elif name in ("speechlm", "supervised"):
         model = speechlm() if name == "speechlm" else classifier()
     else:
         model = still_model(dtype=torch.float64, freeze_vision_model=cached)
@@ -110,6 +134,9 @@ def train(case: str) -> dict[str, torch.Tensor]:
     for step, share in enumerate(shares):
         if name == "speechlm":
             batch = speechlm_batch(step)
+        elif base is not None:
+            batch = tiny_words.batch_of(base, 6, step)
+            batch = {key: one.double() if is_float(one) else one for key, one in batch.items()}
         elif name == "supervised":
             batch = {"input_values": sounds("ast", 6, step)["input_values"].double()}
         else:

@@ -46,7 +46,7 @@ class Noising:
         kind = getattr(config, "prediction_type", None)
         if kind == "flow_prediction" or (alphas_T is None and hasattr(config, "shift")):
             spread_T = torch.arange(1, steps + 1, dtype=torch.float32) / steps
-            shift = float(config.shift or 1)
+            shift = float(getattr(config, "shift", None) or getattr(config, "flow_shift", None) or 1)
             spread_T = shift * spread_T / (1 + (shift - 1) * spread_T)
             return cls("flow", 1 - spread_T, spread_T, steps * spread_T)
         if alphas_T is None or kind not in ("epsilon", "v_prediction"):
