@@ -4,7 +4,7 @@
     ears.tokens(clips)                                       # (B, T, A) and which of them are real
     ears.pooled(clips)                                       # (B, A)
 
-Features are as the encoder gives them, not normalised: the adapter takes care of their length.
+Features are as the encoder gives them: the adapter takes care of their length.
 
 Shapes: B batch, T tokens of a sound, A their width.
 """

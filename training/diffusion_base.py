@@ -70,7 +70,7 @@ class DiffusionBase:
         encoders = {one: encoder for one, encoder in encoders.items() if encoder is not None}
         tokenizers = {one: getattr(pipe, TOKENIZERS[one]) for one in encoders}
         named = name or getattr(pipe, "name_or_path", None) or getattr(pipe.config, "_name_or_path", None) or ""
-        return cls(pipe.unet, pipe.vae, pipe.scheduler, encoders, tokenizers, str(named))
+        return cls(pipe.unet, pipe.vae, pipe.scheduler, encoders, tokenizers, shown(str(named)))
 
     @classmethod
     def from_pretrained(cls, source: str, dtype: torch.dtype = torch.float32, **kwargs) -> DiffusionBase:
@@ -86,7 +86,7 @@ class DiffusionBase:
         kind = StableDiffusionXLPipeline if "text_encoder_2" in parts else StableDiffusionPipeline
         spared = {} if "text_encoder_2" in parts else {"safety_checker": None, "feature_extractor": None}
         pipe = kind.from_pretrained(place, torch_dtype=dtype, image_encoder=None, **spared, **kwargs)
-        return cls.of_pipeline(pipe, os.path.basename(os.path.normpath(source)) if os.path.isdir(source) else source)
+        return cls.of_pipeline(pipe, source)
 
     @property
     def parts(self) -> list[Any]:
@@ -181,6 +181,11 @@ class DiffusionBase:
             found.append(encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents)
         shift = getattr(self.vae.config, "shift_factor", None) or 0.0
         return self.vae.config.scaling_factor * (torch.cat(found).float() - shift)
+
+
+def shown(name: str) -> str:
+    """Of a folder its own name: what is saved with words goes to others."""
+    return os.path.basename(os.path.normpath(name)) if os.path.isdir(name) else name
 
 
 @contextmanager

@@ -158,6 +158,8 @@ def test_the_command_writes_a_word_that_plain_diffusers_draws(folder, tmp_path, 
     pipe = tiny_words.stock()
     pipe.load_textual_inversion(str(out))
     assert pipe("a photo of <audio>", num_inference_steps=1).images[0].size == (32, 32)
-    assert AudioCue.load(out).about["steps"] == 2
+    cue = AudioCue.load(out)
+    assert cue.about["steps"] == 2 and cue.base_name == "base"
+    assert str(tmp_path).encode() not in out.read_bytes()
     assert main([*words, "--out", str(tmp_path / "word.bin"), *quick]) == 2
     assert "must end in .safetensors" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from unibrivl.hub.fingerprint import fingerprint
 from unibrivl.training.diffusion_base import DiffusionBase
 from unibrivl.training.pairs import PICTURE, Pairs, check_files
 from unibrivl.training.parts import Batch
+from unibrivl.training.recipes.small_pictures import licences_of
 from unibrivl.training.recipes.small_world import DIGITS, TEMPLATES, Item, SmallWorld, noun, pixels_of, share_of
 from unibrivl.training.recipes.sounds_and_pictures_data import in_words
 from unibrivl.training.sampler import Draw, derive
@@ -248,7 +249,7 @@ def of_small_world(world: SmallWorld, ears: Any, base: DiffusionBase, pooled: bo
         parts[1],
         prepare,
         [{"name": f"{kind}s", "found": count, "expected": count} for kind, count in counts.items()],
-        {},
+        licences_of(items),
         f"{len(parts[1])} sounds that were held out, {world.variant}",
     )
 

@@ -62,7 +62,9 @@ def infer_config(state: Mapping[str, torch.Tensor], text_encoder: Any = None, ba
         width, audio_width = state["fc2.weight"].shape
     except KeyError as error:
         raise ConversionError("this is no AudioToken embedder: it has no 'fc2.weight'") from error
-    fields: dict[str, Any] = {"base_name": base or BASES.get(width)}
+    # of a folder its own name: what is converted goes to others
+    named = Path(base).resolve().name if base and Path(base).is_dir() else base
+    fields: dict[str, Any] = {"base_name": named or BASES.get(width)}
     if text_encoder is not None:
         table_VD = table_of(text_encoder)
         if table_VD.shape[1] != width:
