@@ -20,7 +20,8 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from .configuration_audio_token import AudioTokenAdapterConfig
 from .configuration_brivl import BRIVL_VISION_PRESETS, BriVLConfig, BriVLTextConfig, BriVLVisionConfig
-from .configuration_cavmae import CAVMAEAudioConfig, CAVMAEConfig
+from .configuration_cavmae import CAVMAEAudioConfig, CAVMAEConfig, CAVMAEImageConfig
+from .configuration_cavtmae import CAVTMAEConfig
 from .configuration_mel_encoder import MelEncoderConfig
 from .configuration_speechlm import SPEECHLM_PRESETS, SpeechLMConfig
 from .configuration_unibrivl import UNIBRIVL_PRESETS, UniBriVLConfig
@@ -30,13 +31,15 @@ from .feature_extraction_mel_encoder import MelEncoderFeatureExtractor
 from .feature_extraction_speechlm import SpeechLMFeatureExtractor
 from .image_processing_brivl import BRIVL_IMAGE_PRESETS, BriVLImageProcessor, detector_boxes
 from .image_processing_cavmae import CAVMAEImageProcessor
+from .matcher_cavtmae import CAVTMAEMatcher
 from .matcher_pe_av import FramePreparation, PEAVMatcher
 from .matcher_unibrivl import CLIPMatcher, Matcher, MatcherBase, UniBriVLMatcher
 from .modeling_audio_token import AudioTokenAdapter
 from .modeling_brivl import BriVLModel, BriVLTextModel, BriVLVisionModel
-from .modeling_cavmae import CAVMAEAudioModel, CAVMAEModel
+from .modeling_cavmae import CAVMAEAudioModel, CAVMAEImageModel, CAVMAEModel
 from .modeling_cavmae_heads import CAVMAEForAudioClassification, CAVMAEForAudioVisualClassification
 from .modeling_cavmae_pretraining import CAVMAEForPreTraining
+from .modeling_cavtmae import CAVTMAEModel
 from .modeling_mel_encoder import MelEncoderModel
 from .modeling_speechlm import SpeechLMForCTC, SpeechLMModel
 from .modeling_speechlm_pretraining import SpeechLMForPreTraining
@@ -52,6 +55,8 @@ AutoConfig.register("brivl_text", BriVLTextConfig, exist_ok=True)
 AutoConfig.register("brivl_vision", BriVLVisionConfig, exist_ok=True)
 AutoConfig.register("cavmae", CAVMAEConfig, exist_ok=True)
 AutoConfig.register("cavmae_audio", CAVMAEAudioConfig, exist_ok=True)
+AutoConfig.register("cavmae_image", CAVMAEImageConfig, exist_ok=True)
+AutoConfig.register("cavtmae", CAVTMAEConfig, exist_ok=True)
 AutoConfig.register("mel_encoder", MelEncoderConfig, exist_ok=True)
 AutoConfig.register("speechlm", SpeechLMConfig, exist_ok=True)
 AutoConfig.register("unibrivl", UniBriVLConfig, exist_ok=True)
@@ -62,6 +67,8 @@ AutoModel.register(BriVLTextConfig, BriVLTextModel, exist_ok=True)
 AutoModel.register(BriVLVisionConfig, BriVLVisionModel, exist_ok=True)
 AutoModel.register(CAVMAEConfig, CAVMAEModel, exist_ok=True)
 AutoModel.register(CAVMAEAudioConfig, CAVMAEAudioModel, exist_ok=True)
+AutoModel.register(CAVMAEImageConfig, CAVMAEImageModel, exist_ok=True)
+AutoModel.register(CAVTMAEConfig, CAVTMAEModel, exist_ok=True)
 AutoModel.register(MelEncoderConfig, MelEncoderModel, exist_ok=True)
 AutoModel.register(SpeechLMConfig, SpeechLMModel, exist_ok=True)
 AutoModel.register(UniBriVLConfig, UniBriVLModel, exist_ok=True)
@@ -74,12 +81,16 @@ AutoModelForPreTraining.register(SpeechLMConfig, SpeechLMForPreTraining, exist_o
 
 AutoFeatureExtractor.register(CAVMAEAudioConfig, CAVMAEFeatureExtractor, exist_ok=True)
 AutoFeatureExtractor.register(CAVMAEConfig, CAVMAEFeatureExtractor, exist_ok=True)
+AutoFeatureExtractor.register(CAVTMAEConfig, CAVMAEFeatureExtractor, exist_ok=True)
 AutoFeatureExtractor.register(MelEncoderConfig, MelEncoderFeatureExtractor, exist_ok=True)
 AutoFeatureExtractor.register(SpeechLMConfig, SpeechLMFeatureExtractor, exist_ok=True)
 AutoImageProcessor.register(BriVLConfig, image_processor_classes={"pil": BriVLImageProcessor}, exist_ok=True)
 AutoImageProcessor.register(BriVLVisionConfig, image_processor_classes={"pil": BriVLImageProcessor}, exist_ok=True)
 AutoImageProcessor.register(CAVMAEConfig, image_processor_classes={"pil": CAVMAEImageProcessor}, exist_ok=True)
+AutoImageProcessor.register(CAVMAEImageConfig, image_processor_classes={"pil": CAVMAEImageProcessor}, exist_ok=True)
+AutoImageProcessor.register(CAVTMAEConfig, image_processor_classes={"pil": CAVMAEImageProcessor}, exist_ok=True)
 AutoProcessor.register(CAVMAEConfig, UniBriVLProcessor, exist_ok=True)
+AutoProcessor.register(CAVTMAEConfig, UniBriVLProcessor, exist_ok=True)
 AutoProcessor.register(UniBriVLConfig, UniBriVLProcessor, exist_ok=True)
 AutoTokenizer.register(SpeechLMConfig, SpeechLMPhoneTokenizer, exist_ok=True)
 
@@ -105,8 +116,13 @@ __all__ = [
     "CAVMAEForAudioClassification",
     "CAVMAEForAudioVisualClassification",
     "CAVMAEForPreTraining",
+    "CAVMAEImageConfig",
+    "CAVMAEImageModel",
     "CAVMAEImageProcessor",
     "CAVMAEModel",
+    "CAVTMAEConfig",
+    "CAVTMAEMatcher",
+    "CAVTMAEModel",
     "CLIPMatcher",
     "FramePreparation",
     "Matcher",

@@ -71,22 +71,55 @@ def check_width(width_name: str, width: int, heads_name: str, heads: int) -> Non
         )
 
 
-@strict
-class CAVMAEAudioConfig(CAVMAESharedConfig):
-    """The audio side alone, which owns a copy of the joint layers: a tower. It reads a whole model's file too."""
+def check_image_size(side: int, patch: int) -> None:
+    if side < 1 or side % patch:
+        raise ValueError(f"image_size ({side}) must be a multiple of the patch ({patch})")
 
-    model_type = "cavmae_audio"
-    base_config_key = "audio_config"
+
+class CAVMAESideConfig(CAVMAESharedConfig):
+    """One side alone, which owns a copy of the joint layers: a tower. It reads a whole model's file too."""
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Of a whole model's file the fields of its audio side."""
+        """Of a whole model's file the fields of this side."""
         found, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if found.get("model_type") == CAVMAEConfig.model_type:
             whole = CAVMAEConfig().to_dict().keys() - cls().to_dict().keys()
             found = {name: value for name, value in found.items() if name not in whole}
             found["model_type"] = cls.model_type
         return found, kwargs
+
+
+@strict
+class CAVMAEAudioConfig(CAVMAESideConfig):
+    """The audio side; see `CAVMAESideConfig`."""
+
+    model_type = "cavmae_audio"
+    base_config_key = "audio_config"
+
+
+@strict
+class CAVMAEImageConfig(CAVMAESideConfig):
+    """The image side; see `CAVMAESideConfig`.
+
+    Args:
+        image_size, num_channels (`int`): of the square picture.
+    """
+
+    model_type = "cavmae_image"
+    base_config_key = "vision_config"
+
+    image_size: int = 224
+    num_channels: int = 3
+
+    def validate_architecture(self):
+        """Consistency of fields with one another; `strict` calls it after the types are checked."""
+        super().validate_architecture()
+        check_image_size(self.image_size, self.patch_size)
+
+    @property
+    def image_grid(self) -> tuple[int, int]:
+        return self.image_size // self.patch_size, self.image_size // self.patch_size
 
 
 @strict
@@ -138,8 +171,7 @@ class CAVMAEConfig(CAVMAESharedConfig):
             "decoder_num_attention_heads",
             self.decoder_num_attention_heads,
         )
-        if self.image_size < 1 or self.image_size % self.patch_size:
-            raise ValueError(f"image_size ({self.image_size}) must be a multiple of the patch ({self.patch_size})")
+        check_image_size(self.image_size, self.patch_size)
         for name in ("audio_mask_ratio", "image_mask_ratio"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to below 1, got {getattr(self, name)}")
@@ -153,4 +185,4 @@ class CAVMAEConfig(CAVMAESharedConfig):
         return self.image_size // self.patch_size, self.image_size // self.patch_size
 
 
-__all__ = ["CLASSIFIER_MODES", "MASK_MODES", "CAVMAEAudioConfig", "CAVMAEConfig"]
+__all__ = ["CLASSIFIER_MODES", "MASK_MODES", "CAVMAEAudioConfig", "CAVMAEConfig", "CAVMAEImageConfig"]

@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, ClapAudioConfig, PreTrainedConfig, Siglip2TextConfig, SiglipTextConfig
 
 from .configuration_brivl import BriVLTextConfig, BriVLVisionConfig
-from .configuration_cavmae import CAVMAEAudioConfig
+from .configuration_cavmae import CAVMAEAudioConfig, CAVMAEImageConfig
 from .configuration_mel_encoder import MelEncoderConfig, backbone_width
 from .configuration_speechlm import SPEECHLM_PRESETS, SpeechLMConfig
 from .format_unibrivl import VersionedConfig
@@ -26,7 +26,7 @@ UNIBRIVL_PRESETS: dict[str, dict] = {
 OWN_CONFIGS = {
     config_class.model_type: config_class
     for config_class in (
-        *(SpeechLMConfig, MelEncoderConfig, CAVMAEAudioConfig, BriVLVisionConfig, BriVLTextConfig),
+        *(SpeechLMConfig, MelEncoderConfig, CAVMAEAudioConfig, CAVMAEImageConfig, BriVLVisionConfig, BriVLTextConfig),
         *(ClapAudioConfig, SiglipTextConfig, Siglip2TextConfig),
     )
 }

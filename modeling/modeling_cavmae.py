@@ -4,9 +4,9 @@ sound -> patches -> 11 layers -+-> joint layer, audio norms -> sound tokens
                                +-> joint layer, plain norms -> tokens of both
 picture -> patches -> 11 layers +-> joint layer, image norms -> picture tokens
 
-There is no class token: `..._embeds` are means over tokens, not normalised. `CAVMAEAudioModel` is the audio side
-alone, with a joint layer of its own; pre-training is in modeling_cavmae_pretraining.py, classifiers are in
-modeling_cavmae_heads.py.
+There is no class token: `..._embeds` are means over tokens, not normalised. `CAVMAEAudioModel` and `CAVMAEImageModel`
+are one side alone, each with a joint layer of its own; pre-training is in modeling_cavmae_pretraining.py, classifiers
+are in modeling_cavmae_heads.py.
 
 Shapes: B batch, T frames, M mel bins, S side of a picture, N tokens, D width.
 """
@@ -21,7 +21,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_cavmae import CAVMAEAudioConfig, CAVMAEConfig
+from .configuration_cavmae import CAVMAEAudioConfig, CAVMAEConfig, CAVMAEImageConfig
 from .layers_cavmae import (
     AUDIO,
     IMAGE,
@@ -69,7 +69,7 @@ class CAVMAEOutput(ModelOutput):
 
 
 class CAVMAEPreTrainedModel(CheckedLoading):
-    config: CAVMAEConfig | CAVMAEAudioConfig
+    config: CAVMAEConfig | CAVMAEAudioConfig | CAVMAEImageConfig
     base_model_prefix = "cavmae"
     main_input_name = "input_values"
     input_modalities: tuple[str, ...] = ("audio", "image")
@@ -124,6 +124,12 @@ def audio_embeddings(config) -> CAVMAEEmbeddings:
     return CAVMAEEmbeddings(config.audio_grid, 1, config.patch_size, config.hidden_size, is_audio=True)
 
 
+def image_embeddings(config) -> CAVMAEEmbeddings:
+    return CAVMAEEmbeddings(
+        config.image_grid, config.num_channels, config.patch_size, config.hidden_size, is_audio=False
+    )
+
+
 def audio_picture(input_values: torch.Tensor, config) -> torch.Tensor:
     """Frames (B, T, M) as a picture (B, 1, M, T); what the patches cannot cover is refused, not dropped."""
     if input_values.dim() != 3 or input_values.shape[2] != config.num_mel_bins:
@@ -137,6 +143,18 @@ def audio_picture(input_values: torch.Tensor, config) -> torch.Tensor:
             "to them"
         )
     return input_values.transpose(1, 2)[:, None]
+
+
+def image_picture(pixel_values: torch.Tensor, config) -> torch.Tensor:
+    """Pictures (B, C, H, W) as they are; what the patches cannot cover is refused, not dropped."""
+    channels, patch = config.num_channels, config.patch_size
+    shape = tuple(pixel_values.shape)
+    if len(shape) != 4 or shape[1] != channels or shape[2] % patch or shape[3] % patch:
+        raise ValueError(
+            f"pixel_values must be (batch, {channels}, height, width) in whole patches of {patch}, got {shape}. "
+            "CAVMAEImageProcessor makes them"
+        )
+    return pixel_values
 
 
 class CAVMAEAudioModel(CAVMAEPreTrainedModel):
@@ -192,6 +210,58 @@ class CAVMAEAudioModel(CAVMAEPreTrainedModel):
         )
 
 
+class CAVMAEImageModel(CAVMAEPreTrainedModel):
+    """The image side: pictures -> tokens, with joint layers of its own.
+
+    `from_pretrained` takes a whole model's folder too, and of it what the image side needs.
+    """
+
+    config: CAVMAEImageConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _keys_to_ignore_on_load_unexpected = [
+        r"(^|\.)audio_(embeddings|layers|norm)\.", r"(^|\.)joint_norm\.", r"_norm\.(plain|audio)\.",
+    ]  # fmt: skip
+
+    def __init__(self, config: CAVMAEImageConfig):
+        super().__init__(config)
+        self.image_embeddings = image_embeddings(config)
+        self.image_layers = audio_layers(config)
+        self.joint_layers = joint_layers(config, (IMAGE,))
+        self.image_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.train_positions(by_default=False)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.image_embeddings.projection
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        interpolate_pos_encoding: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            pixel_values (`torch.FloatTensor`): (B, C, S, S), from `CAVMAEImageProcessor`.
+            interpolate_pos_encoding (`bool`): take pictures of another size.
+        """
+        trace = self._traced(output_hidden_states, output_attentions)
+        tokens_BND = self.image_embeddings(image_picture(pixel_values, self.config), interpolate_pos_encoding)
+        trace.add(tokens_BND, is_first=True)
+        tokens_BND = run_layers(self.image_layers, tokens_BND, PLAIN, trace, **kwargs)
+        tokens_BND = self.image_norm(run_layers(self.joint_layers, tokens_BND, IMAGE, trace, **kwargs))
+        return BaseModelOutputWithPooling(
+            last_hidden_state=tokens_BND,
+            pooler_output=tokens_BND.mean(1),
+            hidden_states=trace.states,
+            attentions=trace.weights,
+        )
+
+
 class CAVMAEModel(CAVMAEPreTrainedModel):
     """The encoder, with all three streams."""
 
@@ -201,9 +271,7 @@ class CAVMAEModel(CAVMAEPreTrainedModel):
         super().__init__(config)
         norm = {"normalized_shape": config.hidden_size, "eps": config.layer_norm_eps}
         self.audio_embeddings = audio_embeddings(config)
-        self.image_embeddings = CAVMAEEmbeddings(
-            config.image_grid, config.num_channels, config.patch_size, config.hidden_size, is_audio=False
-        )
+        self.image_embeddings = image_embeddings(config)
         self.audio_layers = audio_layers(config)
         self.image_layers = audio_layers(config)
         self.joint_layers = joint_layers(config, STREAMS)
@@ -222,14 +290,7 @@ class CAVMAEModel(CAVMAEPreTrainedModel):
 
     def embed_image(self, pixel_values: torch.Tensor, interpolate: bool = False) -> torch.Tensor:
         """Pictures (B, C, S, S) -> the tokens (B, N, D) that enter the image layers."""
-        channels, patch = self.config.num_channels, self.config.patch_size
-        shape = tuple(pixel_values.shape)
-        if len(shape) != 4 or shape[1] != channels or shape[2] % patch or shape[3] % patch:
-            raise ValueError(
-                f"pixel_values must be (batch, {channels}, height, width) in whole patches of {patch}, got {shape}. "
-                "CAVMAEImageProcessor makes them"
-            )
-        return self.image_embeddings(pixel_values, interpolate)
+        return self.image_embeddings(image_picture(pixel_values, self.config), interpolate)
 
     def join(self, tokens_BND, stream: str, trace: Trace | None = None, layers=None, **kwargs):
         """Tokens of a modality, or of both, through the joint layers of a stream and its last norm."""
@@ -320,4 +381,4 @@ class CAVMAEModel(CAVMAEPreTrainedModel):
         }
 
 
-__all__ = ["CAVMAEAudioModel", "CAVMAEModel", "CAVMAEOutput", "CAVMAEPreTrainedModel"]
+__all__ = ["CAVMAEAudioModel", "CAVMAEImageModel", "CAVMAEModel", "CAVMAEOutput", "CAVMAEPreTrainedModel"]

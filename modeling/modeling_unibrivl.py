@@ -8,8 +8,6 @@ picture         -> image tower -> v                       f: v -> shared space, 
 Shapes: B batch, S samples, T frames or units, L layers, D hidden, E shared width, V image tower's width.
 """
 
-from functools import reduce
-
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -20,8 +18,8 @@ from transformers.utils.generic import can_return_tuple
 
 from .attention_brivl import BriVLAttentionPool, BriVLProjection
 from .configuration_unibrivl import UniBriVLConfig, audio_width
+from .freezing_unibrivl import FreezesParts
 from .layer_mix_unibrivl import KeptLayers, UniBriVLLayerMix, mixing, watch
-from .loading_unibrivl import CheckedLoading
 from .matcher_unibrivl import UniBriVLMatcher
 from .outputs_unibrivl import UniBriVLAudioOutput, UniBriVLFeatures, UniBriVLOutput
 from .towers_unibrivl import (
@@ -46,7 +44,7 @@ def tower_of(config, kind: str, tower: PreTrainedModel | None) -> PreTrainedMode
     return build_tower(config, kind) if tower is None else adopt_tower(tower, kind)
 
 
-class UniBriVLPreTrainedModel(CheckedLoading, PreTrainedModel):
+class UniBriVLPreTrainedModel(FreezesParts):
     config: UniBriVLConfig
     main_input_name = "input_values"
     input_modalities: tuple[str, ...] = ("audio", "image", "text")
@@ -55,7 +53,6 @@ class UniBriVLPreTrainedModel(CheckedLoading, PreTrainedModel):
     _no_split_modules = ["BriVLLayer"]
     _supports_sdpa = True
     _supports_attention_backend = True
-    # part of a model -> the config's field that says that it does not train
     _freezable = {
         "audio_model": "freeze_audio_model",
         "tower": "freeze_audio_tower",
@@ -73,41 +70,6 @@ class UniBriVLPreTrainedModel(CheckedLoading, PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, UniBriVLLayerMix):
             init.zeros_(module.logits)
-
-    def _frozen_parts(self) -> list[nn.Module]:
-        parts = [getattr(self, name, None) for name, field in self._freezable.items() if getattr(self.config, field)]
-        return [part for part in parts if part is not None]
-
-    def apply_freezing(self) -> None:
-        """Stop the parts from training that the config's `freeze_...` fields name.
-
-        Nothing is made trainable: what a tower or its user has frozen stays frozen. The way back is to set the field
-        to False and to call `requires_grad_()` on the part.
-        """
-        for model in self.modules():
-            if isinstance(model, UniBriVLPreTrainedModel):
-                for part in model._frozen_parts():
-                    part.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True):
-        """Frozen parts stay in eval mode: their statistics and their dropout must not move."""
-        super().train(mode)
-        for part in self._frozen_parts():
-            part.eval()
-        return self
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The widest of all parts: towers may be narrower than the head, and what is saved is loaded in this one."""
-        dtypes = {weight.dtype for weight in self.parameters() if weight.is_floating_point()}
-        return reduce(torch.promote_types, {dtype for dtype in dtypes if dtype.itemsize > 1} or dtypes)
-
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).apply_freezing()  # loading makes all weights trainable
-        return loaded
 
 
 class UniBriVLAudioModel(UniBriVLPreTrainedModel):

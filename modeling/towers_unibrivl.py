@@ -30,7 +30,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from .configuration_unibrivl import OWN_CONFIGS
 from .loading_unibrivl import CheckedLoading, CheckpointMismatch
 from .modeling_brivl import BriVLTextModel, BriVLVisionModel
-from .modeling_cavmae import CAVMAEAudioModel
+from .modeling_cavmae import CAVMAEAudioModel, CAVMAEImageModel
 from .modeling_mel_encoder import MelEncoderModel
 from .modeling_speechlm import SpeechLMModel
 
@@ -39,6 +39,7 @@ TOWERS: dict[str, Any] = {
     "speechlm": SpeechLMModel,
     "mel_encoder": MelEncoderModel,
     "cavmae_audio": CAVMAEAudioModel,
+    "cavmae_image": CAVMAEImageModel,
     "brivl_vision": BriVLVisionModel,
     "brivl_text": BriVLTextModel,
     "whisper": WhisperEncoder,

@@ -25,8 +25,8 @@ from unibrivl.hub.records import (
 )
 
 OURS = (
-    "audio_token_adapter", "speechlm", "brivl", "brivl_vision", "brivl_text", "cavmae", "cavmae_audio", "mel_encoder",
-    "unibrivl",
+    "audio_token_adapter", "speechlm", "brivl", "brivl_vision", "brivl_text", "cavmae", "cavmae_audio", "cavmae_image",
+    "cavtmae", "mel_encoder", "unibrivl",
 )  # fmt: skip
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
           "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
@@ -56,7 +56,7 @@ CAVMAE = (
     ("decoder", (), ("decoder.",)),
 )
 # model_type -> how the names of its trunk begin in a model with heads
-UNDER_HEAD = {"speechlm": "speechlm.", "cavmae": "cavmae.", "cavmae_audio": "cavmae."}
+UNDER_HEAD = {"speechlm": "speechlm.", "cavmae": "cavmae.", "cavmae_audio": "cavmae.", "cavmae_image": "cavmae."}
 # model_type -> its parts: name, where in the configuration it stands, how the names of its tensors begin
 PARTS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = {
     "unibrivl": (
@@ -70,6 +70,13 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = {
     "speechlm": SPEECHLM,
     "cavmae": CAVMAE,
     "cavmae_audio": CAVMAE,
+    "cavmae_image": CAVMAE,
+    "cavtmae": (
+        ("audio tower", ("audio_config",), ("audio_model.",)),
+        ("image tower", ("vision_config",), ("vision_model.",)),
+        ("text tower", ("text_config",), ("text_model.",)),
+        ("projections", (), ("audio_projection.", "image_projection.", "text_projection.")),
+    ),
     "mel_encoder": (("backbone", ("backbone_config",), ("backbone.",)),),
     "brivl": IMAGE_AND_TEXT,
     **dict.fromkeys(("clip", "siglip", "siglip2", "altclip", "align"), IMAGE_AND_TEXT),
@@ -83,7 +90,7 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = {
 REST = "heads and joints"
 
 # classes whose vectors of several kinds can be compared -> the kinds that need no part beside the model to be known
-JOINT = {"UniBriVLModel": (), "PeAudioVideoModel": ("audio", "image", "text")}
+JOINT = {"UniBriVLModel": (), "CAVTMAEModel": (), "PeAudioVideoModel": ("audio", "image", "text")}
 KIND_OF_PART = {
     "feature_extractor": "audio",
     "image_processor": "image",
@@ -432,6 +439,9 @@ def joint_width(config: Mapping, named: str | None, headers: Mapping[str, Header
         widths = config.get("embed_dim"), config.get("image_embed_dim")
         known = [width for width in widths if isinstance(width, int)]
         return sum(known) if len(known) == len(widths) else None
+    if named == "CAVTMAEModel":
+        width = config.get("projection_dim") or _object(config.get("audio_config")).get("hidden_size")
+        return width if isinstance(width, int) else None
     if named == "PeAudioVideoModel":
         head = headers.get("audio_model.audio_head.proj.weight")
         return None if head is None else head.shape[0]

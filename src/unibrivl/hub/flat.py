@@ -40,6 +40,11 @@ MODELS: dict[str, dict[str, str]] = {
         "AutoModel": "modeling_cavmae.CAVMAEAudioModel",
         "AutoModelForAudioClassification": "modeling_cavmae_heads.CAVMAEForAudioClassification",
     },
+    "cavmae_image": {
+        "AutoConfig": "configuration_cavmae.CAVMAEImageConfig",
+        "AutoModel": "modeling_cavmae.CAVMAEImageModel",
+    },
+    "cavtmae": {"AutoConfig": "configuration_cavtmae.CAVTMAEConfig", "AutoModel": "modeling_cavtmae.CAVTMAEModel"},
     "mel_encoder": {
         "AutoConfig": "configuration_mel_encoder.MelEncoderConfig",
         "AutoModel": "modeling_mel_encoder.MelEncoderModel",
