@@ -5,6 +5,8 @@
 | sounds with their pictures | `cx`: UniBriVL's, over two queues, for any batch size; `in_batch`: large batches |
 | pictures with texts | `moco`: BriVL's two queues; `in_batch` with its pairs |
 | sounds, pictures and labels, many of them alike | `distillation`: AAI's softer targets |
+| the same, and CAVT-MAE, whose temperature is learned | `cavtmae`: AAI's own |
+| sounds with their pictures, to begin with | `cavmae`: CAV-MAE's pre-training |
 | sounds with units, units with letters | `speechlm`: SpeechLM's own pre-training |
 | sounds with pictures, and a frozen Stable Diffusion | `latent_diffusion`: sounds become words of its prompts |
 | sounds or pictures with classes | `supervised`: what the others are compared with |
@@ -13,6 +15,8 @@
 from __future__ import annotations
 
 from unibrivl.training.objectives.base import Objective
+from unibrivl.training.objectives.cavmae import CAVMAELoss
+from unibrivl.training.objectives.cavtmae import CAVTMAELoss
 from unibrivl.training.objectives.cx import CXLoss
 from unibrivl.training.objectives.distillation import DistillationLoss
 from unibrivl.training.objectives.in_batch import InBatchLoss
@@ -22,6 +26,8 @@ from unibrivl.training.objectives.speechlm import SpeechLMLoss
 from unibrivl.training.objectives.supervised import SupervisedLoss
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "cavmae": CAVMAELoss,
+    "cavtmae": CAVTMAELoss,
     "cx": CXLoss,
     "distillation": DistillationLoss,
     "in_batch": InBatchLoss,
@@ -33,6 +39,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 __all__ = [
     "OBJECTIVES",
+    "CAVMAELoss",
+    "CAVTMAELoss",
     "CXLoss",
     "DistillationLoss",
     "InBatchLoss",

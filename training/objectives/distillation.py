@@ -36,6 +36,18 @@ def mixed_cross_entropy(
     return -(mixed_BN * log_shares_BN).sum(1)
 
 
+def contrast(
+    left_BE: torch.Tensor, right_BE: torch.Tensor, rows: Rows, temperature: float | torch.Tensor
+) -> torch.Tensor:
+    """InfoNCE within the batch of all processes, the mean of both directions."""
+    directions = (left_BE, right_BE), (right_BE, left_BE)
+    losses = [
+        info_nce(queries_BE, rows.shares.gather(keys_BE), rows.positives_BG, temperature, rows.hidden_BG)
+        for queries_BE, keys_BE in directions
+    ]
+    return rows.shares.mean(losses[0] + losses[1]) / 2
+
+
 class DistillationLoss(QueuedObjective):
     """Contrast of sounds and pictures, part of it against the momentum copy's targets; with texts one contrast more.
 
@@ -99,16 +111,21 @@ class DistillationLoss(QueuedObjective):
         rows = self.rows(student[0], batch)
         found = {}
         if self.text is not None:
-            found["audio_text"] = self._contrast(student[0], embedding(output, self.text), batch)
+            named = Rows(student[0], batch.get("sample_id"), batch.get("label"))
+            found["audio_text"] = contrast(student[0], embedding(output, self.text), named, self.temperature)
         gathered = [rows.shares.gather(embeds_BE) for embeds_BE in teacher]
         found |= self.terms(student, teacher, gathered, rows)
         if self.queues and model.training:
             self.write(dict(zip(("audio", "image"), gathered, strict=True)), rows)
         return found
 
-    def terms(self, student, teacher, gathered, rows: Rows) -> dict[str, torch.Tensor]:
+    def terms(
+        self, student, teacher, gathered, rows: Rows, temperature: float | torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """The terms of sound and picture, from student and copy, each as (sounds, pictures)."""
         alpha = self.alpha_at(self.step)
+        temperature = self.temperature if temperature is None else temperature
+        fixed = temperature.detach() if isinstance(temperature, torch.Tensor) else temperature  # targets are given
         contrast, distilled = [], []
         for side, other, queue in ((0, 1, "image"), (1, 0, "audio")):
             own_BN, hidden_BN, columns_NE = rows.own_BG, rows.hidden_BG, gathered[other]
@@ -119,8 +136,8 @@ class DistillationLoss(QueuedObjective):
                 columns_NE = student_NE = torch.cat([columns_NE, past_NE.to(columns_NE.dtype)])
                 hidden_BN = torch.cat([hidden_BN, rows.same(ids_N)], 1)
                 own_BN = torch.cat([own_BN, torch.zeros_like(hidden_BN[:, own_BN.shape[1] :])], 1)
-            log_shares_BN = scores(student[side], student_NE, self.temperature, hidden_BN).log_softmax(1)
-            log_targets_BN = scores(teacher[side], columns_NE, self.temperature, hidden_BN).log_softmax(1)
+            log_shares_BN = scores(student[side], student_NE, temperature, hidden_BN).log_softmax(1)
+            log_targets_BN = scores(teacher[side], columns_NE, fixed, hidden_BN).log_softmax(1)
             if self.form == "mixed":
                 contrast.append(mixed_cross_entropy(log_targets_BN, log_shares_BN, own_BN, alpha))
             else:
@@ -130,12 +147,3 @@ class DistillationLoss(QueuedObjective):
         if distilled:
             found["distillation"] = rows.shares.mean(distilled[0] + distilled[1]) / 2
         return found
-
-    def _contrast(self, left_BE: torch.Tensor, right_BE: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
-        rows = Rows(left_BE, batch.get("sample_id"), batch.get("label"))
-        directions = (left_BE, right_BE), (right_BE, left_BE)
-        losses = [
-            info_nce(queries_BE, rows.shares.gather(keys_BE), rows.positives_BG, self.temperature, rows.hidden_BG)
-            for queries_BE, keys_BE in directions
-        ]
-        return rows.shares.mean(losses[0] + losses[1]) / 2

@@ -21,7 +21,10 @@ def unit(embeds_BE: torch.Tensor) -> torch.Tensor:
 
 
 def scores(
-    left_BE: torch.Tensor, right_KE: torch.Tensor, temperature: float, hidden_BK: torch.Tensor | None = None
+    left_BE: torch.Tensor,
+    right_KE: torch.Tensor,
+    temperature: float | torch.Tensor,
+    hidden_BK: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """(B, K), cosines over the temperature; where hidden, a number that no softmax sees. No autocast narrows them."""
     with torch.autocast(left_BE.device.type, enabled=False):
@@ -83,7 +86,7 @@ def info_nce(
     queries_BE: torch.Tensor,
     keys_GE: torch.Tensor,
     positives_BG: torch.Tensor,
-    temperature: float = TEMPERATURE,
+    temperature: float | torch.Tensor = TEMPERATURE,
     hidden_BG: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """(B,), cross-entropy of the shares of all keys against targets that are even over the positives of a row."""
