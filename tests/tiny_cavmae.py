@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from unibrivl.modeling import CAVMAEAudioConfig, CAVMAEAudioModel, CAVMAEConfig, CAVMAEForAudioClassification
+from unibrivl.modeling import (
+    CAVMAEAudioConfig,
+    CAVMAEAudioModel,
+    CAVMAEConfig,
+    CAVMAEForAudioClassification,
+    CAVMAEImageConfig,
+    CAVMAEImageModel,
+)
 
 SHARED = {
     "hidden_size": 32,
@@ -29,8 +36,12 @@ BOTH = {
 def build(cls, seed=0, **fields):
     """A tiny model whose layers tell their inputs, and its streams one another, apart."""
     torch.manual_seed(seed)
-    of_sound = cls in (CAVMAEAudioModel, CAVMAEForAudioClassification)
-    config = CAVMAEAudioConfig(**SHARED | fields) if of_sound else CAVMAEConfig(**BOTH | fields)
+    if cls in (CAVMAEAudioModel, CAVMAEForAudioClassification):
+        config = CAVMAEAudioConfig(**SHARED | fields)
+    elif cls is CAVMAEImageModel:
+        config = CAVMAEImageConfig(**SHARED | {"image_size": 32} | fields)
+    else:
+        config = CAVMAEConfig(**BOTH | fields)
     model = cls(config)
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):

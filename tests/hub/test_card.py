@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_brivl
 import tiny_cavmae
+import tiny_cavtmae
 import torch
 import yaml
 from huggingface_hub import ModelCard
@@ -109,6 +110,16 @@ def cavmae_pairs():
     return modeling.UniBriVLProcessor(cavmae_sounds(), modeling.CAVMAEImageProcessor(size=32, crop_size=32))
 
 
+def long_cavtmae():
+    return tiny_cavtmae.build(audio_config={**tiny_cavtmae.SHARED, "max_audio_frames": 512})
+
+
+def long_cavtmae_processor():
+    processor = tiny_cavtmae.processor()
+    processor.feature_extractor.max_length = 512
+    return processor
+
+
 def speechlm(named: str):
     return lambda: getattr(modeling, named)(modeling.SpeechLMConfig(**SPEECHLM))
 
@@ -128,6 +139,8 @@ SAVED = {
     ),
     "CAVMAEModel": (cavmae("CAVMAEModel"), cavmae_pairs),
     "CAVMAEAudioModel": (cavmae("CAVMAEAudioModel"), cavmae_sounds),
+    "CAVMAEImageModel": (cavmae("CAVMAEImageModel"), lambda: modeling.CAVMAEImageProcessor(size=32, crop_size=32)),
+    "CAVTMAEModel": (long_cavtmae, long_cavtmae_processor),
     "CAVMAEForPreTraining": (cavmae("CAVMAEForPreTraining"), cavmae_pairs),
     "CAVMAEForAudioClassification": (cavmae("CAVMAEForAudioClassification"), cavmae_sounds),
     "CAVMAEForAudioVisualClassification": (cavmae("CAVMAEForAudioVisualClassification"), cavmae_pairs),

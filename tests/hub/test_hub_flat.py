@@ -18,6 +18,7 @@ from pathlib import Path
 import flat_reader
 import pytest
 import tiny_cavmae
+import tiny_cavtmae
 import torch
 import transformers
 from flat_reader import keys_of, results
@@ -61,6 +62,7 @@ from unibrivl.modeling import (
     CAVMAEForAudioClassification,
     CAVMAEForAudioVisualClassification,
     CAVMAEForPreTraining,
+    CAVMAEImageModel,
     CAVMAEImageProcessor,
     CAVMAEModel,
     MelEncoderConfig,
@@ -188,6 +190,16 @@ def cases() -> dict:
             tiny_cavmae.build(CAVMAEAudioModel),
             [call(input_values=pairs["input_values"])],
             (cavmae_sounds(),),
+        ),
+        "cavmae.image": (
+            tiny_cavmae.build(CAVMAEImageModel),
+            [call(pixel_values=pairs["pixel_values"])],
+            (CAVMAEImageProcessor(size=32, crop_size=32),),
+        ),
+        "cavtmae": (
+            tiny_cavtmae.build(),
+            [call(**tiny_cavtmae.everything(), return_loss=True)],
+            (tiny_cavtmae.processor(),),
         ),
         "cavmae-pretraining": (tiny_cavmae.build(CAVMAEForPreTraining), [call(**pairs, **tiny_cavmae.noise())], ()),
         "cavmae-classes": (tiny_cavmae.build(CAVMAEForAudioVisualClassification), [call(**pairs)], ()),

@@ -33,7 +33,7 @@ class CAVMAELoss(Objective):
 
     def __init__(self, model: nn.Module, contrast_weight: float | None = None, temperature: float | None = None):
         super().__init__(model)
-        own = self.config
+        own: Any = self.config
         self.contrast_weight = own.contrastive_loss_weight if contrast_weight is None else contrast_weight
         self.temperature = own.contrastive_temperature if temperature is None else temperature
 

@@ -17,7 +17,7 @@ Shapes: B batch, L labels that are heard, E shared width, V image tower's width,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -152,7 +152,12 @@ def build(config: RunConfig) -> Parts:
             raise ConfigError(f"there is nothing in {folder}: unibrivl train --recipe {recipe} makes it")
     world = SmallWorld(data)
     model, processor = model_for(config)
-    learned = HeardPairs(world, model, processor, data)
+    learned = HeardPairs(
+        world,
+        data,
+        lambda labels: words_of(model, processor, labels),
+        lambda pictures: embeds_of(model.vision_model, pixels_of(pictures)),
+    )
     labels = learned.labels
     held = evaluated(world, data)
     sounds = [clip(one, data.seconds) for one in held]
@@ -266,13 +271,21 @@ def clip(item: Item, seconds: float) -> np.ndarray:
 class HeardPairs:
     """Sounds in memory, each with a picture of its label and the place of its words; drawn by pack and label.
 
+    Args:
+        words: labels -> (L, V), what the text encoder makes of their nouns.
+        seen: pictures -> (M, V), what the image tower makes of them.
+
     Attributes:
         labels: that are heard, in the order of their numbers.
         words_LV: unit vectors, what the text encoder makes of their nouns.
     """
 
     def __init__(
-        self, world: SmallWorld, model: UniBriVLModel, processor: UniBriVLProcessor, settings: SmallSoundsData
+        self,
+        world: SmallWorld,
+        settings: SmallSoundsData,
+        words: Callable[[Sequence[str]], torch.Tensor],
+        seen: Callable[[Sequence[Item]], torch.Tensor],
     ):
         held = {one.id for one in evaluated(world, settings)} if settings.validation_fold is not None else set()
         self.items = [
@@ -287,9 +300,9 @@ class HeardPairs:
             self.items, lambda one: "digits" if one.label in DIGITS else "things", lambda one: one.label, weights,
             settings.balance,
         )  # fmt: skip
-        self.words_LV = words_of(model, processor, self.labels)
+        self.words_LV = words(self.labels)
         pictures = world.pictures("world")
-        embeds_MV = embeds_of(model.vision_model, pixels_of(pictures))
+        embeds_MV = seen(pictures)
         self.pictures_of = {
             label: embeds_MV[[row for row, one in enumerate(pictures) if one.label == label]] for label in self.labels
         }
