@@ -35,10 +35,15 @@ def bars(folder: str, world: SmallWorld) -> dict[str, Any]:
     model, processor = load_model_and_processor(folder)
     listener = matcher_of(model.eval(), processor)
     tests = world.sounds("test")
-    vectors_NE = heard(listener, [clip(one, SECONDS) for one in tests])
+    seconds = min(SECONDS, listener.longest_s or SECONDS)
+    vectors_NE = heard(listener, [clip(one, seconds) for one in tests])
     taught = {one.label for one in world.sounds("train")}
     things = tuple(sorted({one.label for one in tests} & taught - set(DIGITS)))
-    found: dict[str, Any] = {"model_type": model.config.model_type, "parameters": model.num_parameters()}
+    found: dict[str, Any] = {
+        "model_type": model.config.model_type,
+        "parameters": model.num_parameters(),
+        "seconds": round(seconds, 3),
+    }
     core = tuple(label for label in CORE if label in things)
     for name, labels in (("esc10_labels", core), ("all_labels", things), ("digits_labels", DIGITS)):
         rows = [row for row, one in enumerate(tests) if one.label in labels]
