@@ -198,7 +198,7 @@ def cases() -> dict:
         ),
         "cavtmae": (
             tiny_cavtmae.build(),
-            [call(**tiny_cavtmae.everything(), return_loss=True)],
+            [call(**tiny_cavtmae.everything())],
             (tiny_cavtmae.processor(),),
         ),
         "cavmae-pretraining": (tiny_cavmae.build(CAVMAEForPreTraining), [call(**pairs, **tiny_cavmae.noise())], ()),
