@@ -128,8 +128,15 @@ def joined(named: str):
     return lambda: getattr(modeling, named)(unibrivl_config("speechlm", "clip"))
 
 
+def adapter():
+    return modeling.AudioTokenAdapter(
+        modeling.AudioTokenAdapterConfig(audio_width=24, token_widths={"text_encoder": 32}, hidden_size=16)
+    )
+
+
 # class -> a tiny model, and what is saved beside it
 SAVED = {
+    "AudioTokenAdapter": (adapter, None),
     "SpeechLMModel": (speechlm("SpeechLMModel"), modeling.SpeechLMFeatureExtractor),
     "SpeechLMForCTC": (speechlm("SpeechLMForCTC"), modeling.SpeechLMFeatureExtractor),
     "SpeechLMForPreTraining": (speechlm("SpeechLMForPreTraining"), modeling.SpeechLMFeatureExtractor),
@@ -156,6 +163,7 @@ TASKS = {
     "SpeechLMForCTC": "automatic-speech-recognition",
     "UniBriVLForAudioClassification": "audio-classification",
     "UniBriVLForAudioCaptioning": "audio-text-to-text",
+    "AudioTokenAdapter": "text-to-image",
     "BriVLVisionModel": "image-feature-extraction",
     "CAVMAEForAudioClassification": "audio-classification",
     "CAVMAEForAudioVisualClassification": "audio-classification",

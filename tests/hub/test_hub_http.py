@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 import tiny_brivl
 import tiny_cavmae
+import tiny_cavtmae
 import torch
 from hub_client import READER, STRANGER, Client, populate
 from hub_server import Fault, serve
@@ -128,7 +129,7 @@ def speechlm() -> modeling.SpeechLMConfig:
 
 CAVMAE = (
     "CAVMAEAudioModel", "CAVMAEForAudioClassification", "CAVMAEForAudioVisualClassification", "CAVMAEForPreTraining",
-    "CAVMAEModel",
+    "CAVMAEImageModel", "CAVMAEModel",
 )  # fmt: skip
 
 
@@ -136,10 +137,14 @@ def every_model() -> dict:
     """The name of every model class of ours -> how a tiny one is made."""
     text = {"model_type": "gpt2", "n_embd": 32, "n_head": 2, "n_layer": 1, "vocab_size": 64, "n_positions": 32}
     return {
+        "AudioTokenAdapter": lambda: modeling.AudioTokenAdapter(
+            modeling.AudioTokenAdapterConfig(audio_width=24, token_widths={"text_encoder": 32}, hidden_size=16)
+        ),
         "BriVLModel": tiny_brivl.build,
         "BriVLTextModel": lambda: tiny_brivl.build(modeling.BriVLTextModel),
         "BriVLVisionModel": lambda: tiny_brivl.build(modeling.BriVLVisionModel),
         **{name: partial(tiny_cavmae.build, getattr(modeling, name)) for name in CAVMAE},
+        "CAVTMAEModel": tiny_cavtmae.build,
         "MelEncoderModel": lambda: modeling.MelEncoderModel(modeling.MelEncoderConfig(**fields("mel_encoder"))),
         "SpeechLMForCTC": lambda: modeling.SpeechLMForCTC(speechlm()),
         "SpeechLMForPreTraining": lambda: modeling.SpeechLMForPreTraining(speechlm()),

@@ -26,6 +26,7 @@ TASKS = {
     "SpeechLMForCTC": "automatic-speech-recognition",
     "UniBriVLForAudioClassification": "audio-classification",
     "UniBriVLForAudioCaptioning": "audio-text-to-text",
+    "AudioTokenAdapter": "text-to-image",
     "BriVLVisionModel": "image-feature-extraction",
     "CAVMAEForAudioClassification": "audio-classification",
     "CAVMAEForAudioVisualClassification": "audio-classification",
