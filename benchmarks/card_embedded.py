@@ -67,7 +67,7 @@ LIMITS = """
 - The generator has seen each of its few pictures many times. Drawings are near copies of the emoji it learned from,
   one or two a class; the distances above say how near, and of photographs too.
 - A chainsaw has no picture in the data: a drawing of a saw stands in.
-- Digits were learned from six speakers. Eight synthetic voices at four speeds were understood in 77 % of 320 words.
+- Digits were learned from six speakers; synthetic voices are understood less often.
 - Sounds were heard at 16 kHz, five seconds at a time."""
 BIAS = """
 - Photographs of people are of those who stood for Caltech's camera around 2000: a sneeze becomes such a face. It must

@@ -131,7 +131,7 @@ def config() -> RunConfig:
 
 
 def build(config: RunConfig) -> Parts:
-    size, data, wanted = config.model, config.data, config.objective
+    size, data = config.model, config.data
     listing, train, valid = listings(data, config.seed)
     labels = tuple(listing.labels)
     model, processor = model_for(config, [data.template.format(label) for label in labels])
@@ -159,17 +159,7 @@ def build(config: RunConfig) -> Parts:
         if targets is not None:
             targets.prepare([*pairs.picture_paths(), *(evaluate.picture_paths() if evaluate is not None else [])])
 
-    objective = CAVTMAELoss(
-        model,
-        momentum=wanted.momentum,
-        alpha=wanted.alpha,
-        ramp_steps=wanted.ramp_epochs * max(1, len(pairs) // (config.batch_size * config.accumulation)),
-        distill_form=wanted.distill_form,
-        targets=wanted.targets,
-        queue_size=wanted.queue_size,
-        width=model.config.embed_dim,
-        dataset_size=len(pairs),
-    )
+    objective = loss_of(model, config, len(pairs))
     about = About(
         task="audio-to-image-retrieval",
         dataset=f"{valid.name}: {evaluate.summary() if evaluate else 'nothing'}",
@@ -178,6 +168,22 @@ def build(config: RunConfig) -> Parts:
         data=[{"name": listing.name, "found": listing.found, "expected": listing.expected}],
     )  # fmt: skip
     return Parts(model, objective, pairs, collate, evaluate, processor, about, prepare)
+
+
+def loss_of(model: CAVTMAEModel, config: RunConfig, examples: int) -> CAVTMAELoss:
+    """The objective that a recipe's `CAVTMAEObjective` describes, over so many examples."""
+    wanted = config.objective
+    return CAVTMAELoss(
+        model,
+        momentum=wanted.momentum,
+        alpha=wanted.alpha,
+        ramp_steps=wanted.ramp_epochs * max(1, examples // (config.batch_size * config.accumulation)),
+        distill_form=wanted.distill_form,
+        targets=wanted.targets,
+        queue_size=wanted.queue_size,
+        width=model.config.embed_dim,
+        dataset_size=examples,
+    )
 
 
 def told(name: str) -> str:

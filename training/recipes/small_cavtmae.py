@@ -27,8 +27,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from unibrivl.modeling import CAVMAEConfig, CAVTMAEModel, UniBriVLProcessor
 from unibrivl.modeling.fbank_cavmae import num_fbank_frames
 from unibrivl.training.config import ConfigError, RunConfig
-from unibrivl.training.objectives.cavtmae import CAVTMAELoss
 from unibrivl.training.parts import About, Batch, Parts
+from unibrivl.training.recipes.cavtmae import CAVTMAEObjective, loss_of
 from unibrivl.training.recipes.small_cavmae import (
     SmallCAVMAEData,
     SmallCAVMAEModel,
@@ -38,8 +38,8 @@ from unibrivl.training.recipes.small_cavmae import (
     seen_by,
 )
 from unibrivl.training.recipes.small_pictures import licences_of
-from unibrivl.training.recipes.small_sounds import HeardPairs, clip, evaluated
-from unibrivl.training.recipes.small_world import CORE, DIGITS, Item, SmallWorld, noun
+from unibrivl.training.recipes.small_sounds import HeardPairs, clip, evaluated, words_of
+from unibrivl.training.recipes.small_world import CORE, DIGITS, Item, SmallWorld
 from unibrivl.training.recipes.sounds_and_pictures_data import RATE_HZ
 from unibrivl.training.sampler import derive
 
@@ -60,33 +60,13 @@ class SmallCAVTMAEModel:
     freeze_unified_block: bool = False
 
 
-@dataclass(frozen=True)
-class SmallCAVTMAEObjective:
-    """
-    Args:
-        momentum (`float`, *optional*): of the copy; none is AAI's ablation "without m".
-        alpha (`float`), ramp_epochs (`int`): share of the copy's targets, and the epochs in which it grows to that.
-        temperature (`float`): where it begins; it is learned.
-        distill_form, targets: see `CAVTMAELoss`.
-        queue_size (`int`): 0 for the batch alone.
-    """
-
-    momentum: float | None = 0.995  # AAI paper
-    alpha: float = 0.4  # ALBEF: default; AAI gives none
-    ramp_epochs: int = 1
-    temperature: float = 0.07  # ALBEF: where it begins
-    distill_form: Literal["kl", "ce"] = "kl"
-    targets: Literal["multi_positive", "one_hot"] = "multi_positive"
-    queue_size: int = 0
-
-
 def config() -> RunConfig:
     return RunConfig(
         recipe="small_cavtmae",
         output_dir="runs/small_cavtmae",
         model=SmallCAVTMAEModel(),
         data=SmallCAVMAEData(),
-        objective=SmallCAVTMAEObjective(),
+        objective=CAVTMAEObjective(),
         steps=1500,
         batch_size=48,
         precision="bf16",
@@ -101,7 +81,7 @@ def config() -> RunConfig:
 
 
 def build(config: RunConfig) -> Parts:
-    size, data, wanted = config.model, config.data, config.objective
+    size, data = config.model, config.data
     for folder, recipe in ((size.cavmae, "small_cavmae"), (size.words, "small_words")):
         if not Path(folder).is_dir():
             raise ConfigError(f"there is nothing in {folder}: unibrivl train --recipe {recipe} makes it")
@@ -127,17 +107,7 @@ def build(config: RunConfig) -> Parts:
         data=[{"name": "sounds", "found": len(learned), "expected": len(learned)}],
         licences=licences_of(world.learned),
     )
-    objective = CAVTMAELoss(
-        model,
-        momentum=wanted.momentum,
-        alpha=wanted.alpha,
-        ramp_steps=wanted.ramp_epochs * max(1, len(learned) // config.batch_size),
-        distill_form=wanted.distill_form,
-        targets=wanted.targets,
-        queue_size=wanted.queue_size,
-        width=model.config.embed_dim,
-        dataset_size=len(learned),
-    )
+    objective = loss_of(model, config, len(learned))
     return Parts(
         model, objective, learned, AlignedCollate(processor, data, learned.words_LV), evaluate, processor, about
     )
@@ -166,14 +136,6 @@ def model_for(config: RunConfig) -> tuple[CAVTMAEModel, UniBriVLProcessor]:
         shape, tokenizer=tokenizer, text_padding="max_length", text_max_length=tokenizer.model_max_length
     )
     return model, processor
-
-
-@torch.no_grad()
-def words_of(model: Any, processor: UniBriVLProcessor, labels: Sequence[str]) -> torch.Tensor:
-    """(L, E), the nouns of labels as the frozen text encoder reads them."""
-    read = processor(text=[noun(label) for label in labels], return_tensors="pt").to(model.device)
-    found = model.get_native_text_features(read["input_ids"], read["text_attention_mask"])
-    return found.pooler_output.float().cpu()
 
 
 @dataclass(frozen=True)

@@ -336,9 +336,9 @@ class HeardPairs:
 
 
 @torch.no_grad()
-def words_of(model: UniBriVLModel, processor: UniBriVLProcessor, labels: Sequence[str]) -> torch.Tensor:
+def words_of(model: Any, processor: UniBriVLProcessor, labels: Sequence[str]) -> torch.Tensor:
     """(L, V), the nouns of labels as the frozen text encoder reads them."""
-    read = processor(text=[noun(label) for label in labels], return_tensors="pt")
+    read = processor(text=[noun(label) for label in labels], return_tensors="pt").to(model.device)
     found = model.get_native_text_features(read["input_ids"], read["text_attention_mask"])
     return found.pooler_output.float()
 
