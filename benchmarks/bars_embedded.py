@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ from unibrivl.metrics import (
 )
 from unibrivl.modeling import UniBriVLModel, UniBriVLProcessor
 from unibrivl.pipelines import UniBriVLPipeline
+from unibrivl.pipelines.fingerprint_unibrivl import fingerprint_of
 from unibrivl.training.recipes.photos import normalised, processor_for
 from unibrivl.training.recipes.small_generator import GUIDANCE, STEPS
 from unibrivl.training.recipes.small_sounds import clip
@@ -66,6 +68,7 @@ from unibrivl.training.recipes.sounds_and_pictures_data import RATE_HZ
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SECONDS = 5.0  # that are heard of a clip
+PARTS = ("sounds", *KINDS, "halving", "speed")
 AT_ONCE = 32  # sounds or pictures of one forward pass
 
 
@@ -195,12 +198,19 @@ def drawn_for(pipe: Any, sounds: Sequence[np.ndarray], bank: dict[str, str], see
 
 
 def picture_bars(
-    pipe: Any, judge: Judge, world: SmallWorld, seeds: int, limit: int | None, sheets: Path | None, how: dict
+    pipe: Any,
+    judge: Judge,
+    world: SmallWorld,
+    kinds: Sequence[str],
+    seeds: int,
+    limit: int | None,
+    sheets: Path | None,
+    how: dict,
 ) -> dict[str, Any]:
     """For each kind: the judge on real pictures that it has not seen, and on those of test sounds."""
     found, banks = {}, bank_of_each_kind(world)
-    tower_part = {kind: world.pictures("world", (kind,)) for kind in KINDS}
-    for kind in KINDS:
+    tower_part = {kind: world.pictures("world", (kind,)) for kind in kinds}
+    for kind in kinds:
         drawable = {label for of, label in world.named if of == kind}
         among = [label for label in (DIGITS if kind == "digit" else CORE) if label in drawable]
         real = world.pictures("world" if kind == "drawing" else "test", (kind,))
@@ -220,7 +230,6 @@ def picture_bars(
         if sheets is not None:
             draw_sheet(sheets / f"{kind}.png", judge, pictures[0], sounds, tower_part[kind])
         found[kind] = row
-        print(kind, json.dumps(row), flush=True)
     return found
 
 
@@ -261,17 +270,26 @@ def class_distance(features_NV: np.ndarray, labels: np.ndarray, known_MV: np.nda
 
 def to_nearest(pixels_N3HW: np.ndarray, others_M3HW: np.ndarray, itself: bool = False) -> np.ndarray:
     """(N,) root mean squared difference, of 1, of each picture to the nearest other, mirrored or not."""
-    flat_MP = others_M3HW.reshape(len(others_M3HW), -1).astype(np.float32) / 255
+    flat_MP, squares_M = flat(others_M3HW)
     found = []
-    for row, pixels in enumerate(pixels_N3HW):
-        gaps = [
-            np.sqrt(((flat_MP - (version.reshape(-1).astype(np.float32) / 255)) ** 2).mean(1))
-            for version in (pixels, pixels[:, :, ::-1])
-        ]
-        if itself:
-            gaps[0][row] = gaps[1][row] = np.inf
-        found.append(min(gap.min() for gap in gaps))
-    return np.array([one for one in found if np.isfinite(one)])
+    for start in range(0, len(pixels_N3HW), AT_ONCE):
+        some = pixels_N3HW[start : start + AT_ONCE]
+        nearest = []
+        for version in (some, some[..., ::-1]):
+            flat_NP, squares_N = flat(version)
+            gaps_NM = (squares_N[:, None] + squares_M - 2 * flat_NP @ flat_MP.T) / flat_NP.shape[1]
+            if itself:
+                gaps_NM[np.arange(len(some)), start + np.arange(len(some))] = np.inf
+            nearest.append(gaps_NM.min(1, initial=np.inf))
+        found.append(np.sqrt(np.minimum(*nearest).clip(min=0)))
+    whole = np.concatenate(found)
+    return whole[np.isfinite(whole)]
+
+
+def flat(pixels_N3HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, P) pictures in 0..1 as rows, and (N,) the squares of their lengths."""
+    flat_NP = np.ascontiguousarray(pixels_N3HW).reshape(len(pixels_N3HW), -1).astype(np.float32) / 255
+    return flat_NP, np.square(flat_NP).sum(1)
 
 
 def draw_sheet(path: Path, judge: Judge, pixels_N3HW: np.ndarray, sounds: list[Item], items: list[Item]) -> None:
@@ -331,7 +349,19 @@ def speed(model: str, pipe: Any, world: SmallWorld) -> dict[str, float]:
     begun = time.perf_counter()
     UniBriVLPipeline.from_pretrained(model)
     found["load_s"] = round(time.perf_counter() - begun, 3)
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import unibrivl.pipelines"], check=True, capture_output=True)
+    found["import_s"] = round(time.perf_counter() - begun, 3)
     return found
+
+
+def earlier(path: Path, weights: str | None, sampler: dict[str, Any]) -> dict[str, Any]:
+    """What was measured of these weights before, so that parts of it can be measured again."""
+    if path.is_file():
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told.get("weights") == weights and told.get("sampler") == sampler:
+            return told
+    return {}
 
 
 def main() -> int:
@@ -345,28 +375,41 @@ def main() -> int:
     parser.add_argument("--halving", type=int, default=50, help="sounds for the halving bar; 0 leaves it out")
     parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--sheets", type=Path, help="folder for sheets of pictures")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure these, keep the rest")
     parser.add_argument("--zero-shot", type=Path, help="folder of a run of small_sounds with data.held_classes")
     args = parser.parse_args()
     world = SmallWorld(SmallWorldData(args.data, args.variant))
     pipe = UniBriVLPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
     how = {"num_candidates": args.candidates}
+    path = RESULTS / f"embedded_{args.variant}.json"
+    sampler, weights = {"steps": STEPS, "guidance": GUIDANCE, **how}, fingerprint_of(pipe.unet)
     found: dict[str, Any] = {
+        **earlier(path, weights, sampler),
         "machine": describe(),
         "variant": args.variant,
-        "sampler": {"steps": STEPS, "guidance": GUIDANCE, **how},
+        "weights": weights,
+        "sampler": sampler,
     }
-    found["sounds"] = sound_bars(pipe, world)
+    judge = Judge(args.judge)
+
+    def keep(**measured: Any) -> None:  # at once: the whole takes a quarter of an hour
+        found.update(measured)
+        path.write_text(json.dumps(found, indent=2) + "\n")
+        print(json.dumps(measured), flush=True)
+
+    if "sounds" in args.only:
+        keep(sounds=sound_bars(pipe, world))
     if args.zero_shot:
-        found["sounds"]["zero_shot"] = zero_shot(args.zero_shot, args.data, args.variant)
-    print(json.dumps(found["sounds"], indent=2), flush=True)
-    found["pictures"] = picture_bars(pipe, Judge(args.judge), world, args.seeds, args.limit, args.sheets, how)
-    if args.halving:
-        found["halving"] = halving_bar(pipe, world, args.halving)
-    found["speed"] = speed(args.model, pipe, world)
-    path = RESULTS / f"embedded_{args.variant}.json"
-    path.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps({name: found.get(name) for name in ("halving", "speed")}), path)
+        keep(sounds={**found["sounds"], "zero_shot": zero_shot(args.zero_shot, args.data, args.variant)})
+    for kind in [one for one in KINDS if one in args.only]:
+        measured = picture_bars(pipe, judge, world, (kind,), args.seeds, args.limit, args.sheets, how)
+        keep(pictures={**found.get("pictures", {}), **measured})
+    if "halving" in args.only and args.halving:
+        keep(halving=halving_bar(pipe, world, args.halving))
+    if "speed" in args.only:
+        keep(speed=speed(args.model, pipe, world))
+    print(path)
     return 0
 
 

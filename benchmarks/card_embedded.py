@@ -187,7 +187,8 @@ def card(model: Path, variant: str, found: dict[str, Any], picture: str | None) 
         f"Halving keeps {found['halving']['kept']:.3f} of what the best of twenty gains over the mean candidate "
         f"({found['halving']['sounds']} sounds). "
         f"One picture takes {speed['n1_s']} s and the best of four {speed['n4_s']} s "
-        f"on {found['machine']['cores']} cores of {found['machine']['cpu']}; loading {speed['load_s']} s.",
+        f"on {found['machine']['cores']} cores of {found['machine']['cpu']}; importing {speed['import_s']} s before, "
+        f"loading {speed['load_s']} s.",
         "",
         "## Limits",
         "",

@@ -43,6 +43,8 @@ def assemble(variant: Variant, data: Path, out: Path) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     pipe.save_pretrained(partial)
     drop(partial / "vae" / "config.json", "block_out_channels")  # diffusers writes it, and warns when it reads it
+    for part in ("vae", "unet"):
+        drop(partial / part / "config.json", "_name_or_path")  # where it lay while it was trained
     (partial / "labels.json").write_text(json.dumps(labels_of(world), indent=1) + "\n", encoding="utf-8")
     (partial / "LICENSE-WEIGHTS").write_text(licence_text(world), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
