@@ -24,6 +24,7 @@ from unibrivl.app.studio import Studio
 from unibrivl.app.uploads import Uploads
 from unibrivl.audio import load_audio
 from unibrivl.pipelines.receipt_unibrivl import read_receipt
+from unibrivl.pipelines.strategy_rerank import Rerank
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def test_what_is_shown_is_what_the_pipeline_draws(pipe, sound):
     heard = Ear(pipe).listen(read_upload(sound, Limits(), 16000))
     drawn = draw(pipe, heard.embeds_1E, Wishes(bank="drawing", candidates=2, steps=2, seed=5))
     theirs = pipe(
-        audio=str(sound), label_bank="drawing", strategy="rerank", num_candidates=2, num_images_per_prompt=2,
-        num_inference_steps=2, generator=torch.Generator().manual_seed(5),
+        audio=str(sound), label_bank="drawing", strategy=Rerank(num_candidates=2, num_prompts=1),
+        num_images_per_prompt=2, num_inference_steps=2, generator=torch.Generator().manual_seed(5),
     )  # fmt: skip
     assert [one.prompt for one in drawn] == [one["picture"]["prompt"] for one in theirs.receipts]
     assert all(one.prompt.startswith("a drawing of a") for one in drawn)

@@ -13,6 +13,8 @@ from PIL import Image, PngImagePlugin
 
 from unibrivl.app.limits import Refusal
 from unibrivl.pipelines.receipt_unibrivl import KEY
+from unibrivl.pipelines.strategy_embed import Embed
+from unibrivl.pipelines.strategy_rerank import Rerank
 
 MOST_CANDIDATES = 8
 FEWEST_STEPS, MOST_STEPS = 2, 50
@@ -88,11 +90,11 @@ def draw(
         return tensors
 
     seen.only_watches = True  # type: ignore[attr-defined]  # receipts stay replayable
+    kind = Embed if "image_normalizer" in pipe.components else Rerank  # of a base of unCLIP its only way
     output = pipe(
         audio_embeds=embeds_1E,
         label_bank=wishes.bank,
-        strategy="embed" if "image_normalizer" in pipe.components else "rerank",  # of an unCLIP base, its only way
-        num_candidates=wishes.candidates,
+        strategy=kind(num_candidates=wishes.candidates, num_prompts=1),  # what was heard, several times
         num_images_per_prompt=wishes.candidates,
         num_inference_steps=wishes.steps,
         generator=torch.Generator().manual_seed(wishes.seed),
