@@ -5,6 +5,7 @@ from huggingface_hub.dataclasses import strict
 from .format_unibrivl import VersionedConfig
 
 MODES = ("residual", "attentive", "resampler")
+SPACES = ("features", "native")  # what of a UniBriVL the features are
 TABLE_NORM = 0.4  # AAI: about the length of a row of CLIP-L's table; adapters made for a base measure theirs
 
 
@@ -22,6 +23,7 @@ class AudioTokenAdapterConfig(VersionedConfig):
         base_name (`str`, *optional*): what the adapter was made for, in words: the name of a base.
         token_fingerprints (`dict`, *optional*): of its token tables; see `token_table_audio_token`.
         features_name (`str`, *optional*): what the features were made by.
+        features_space (`str`): of a UniBriVL: "features", as probes see them, or "native", in its image tower's space.
         hidden_size (`int`): of the correction, or of the resampler.
         num_resampler_layers, num_resampler_heads (`int`): of the resampler.
         attention_dropout: in AudioToken's unary branch, in training only.
@@ -37,6 +39,7 @@ class AudioTokenAdapterConfig(VersionedConfig):
     base_name: str | None = None
     token_fingerprints: dict[str, str] | None = None
     features_name: str | None = None
+    features_space: str = "features"
     hidden_size: int = 1024
     num_resampler_layers: int = 4
     num_resampler_heads: int = 16
@@ -51,10 +54,17 @@ class AudioTokenAdapterConfig(VersionedConfig):
         self.token_norms = {name: float(given.get(name, TABLE_NORM)) for name in self.token_widths}
         super().__post_init__(**kwargs)
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether it wants all tokens of a sound, and not one vector."""
+        return self.mode != "residual"
+
     def validate_architecture(self):
         """Consistency of fields with one another; `strict` calls it after the types are checked."""
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}; got {self.mode!r}")
+        if self.features_space not in SPACES:
+            raise ValueError(f"features_space must be one of {', '.join(SPACES)}; got {self.features_space!r}")
         if not self.token_widths:
             raise ValueError("token_widths names no text encoder: pass {'text_encoder': 768} or what the base has")
         for name in ("audio_width", "num_words", "hidden_size", "num_resampler_layers", "num_resampler_heads"):
@@ -67,4 +77,4 @@ class AudioTokenAdapterConfig(VersionedConfig):
             )
 
 
-__all__ = ["MODES", "AudioTokenAdapterConfig"]
+__all__ = ["MODES", "SPACES", "AudioTokenAdapterConfig"]

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 
 from .clips_unibrivl import as_clips, check_rate, clip_samples
+from .configuration_audio_token import SPACES
 from .configuration_unibrivl import audio_width
 from .matcher_unibrivl import fewest_samples
 from .towers_unibrivl import frame_mask_of, frames_of, load_audio_tower, run_audio_tower
-
-SPACES = ("features", "native")
 
 
 @runtime_checkable

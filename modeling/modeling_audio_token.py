@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_audio_token import AudioTokenAdapterConfig
+from .features_audio_token import SoundFeatures, sound_features
 from .heads_audio_token import HEADS, ResamplerHead, ResidualHead, TurnedLinear, ZeroLinear, masked_mean
 from .injection_audio_token import AudioPrompts, injected
 from .loading_unibrivl import CheckedLoading
@@ -136,8 +137,19 @@ class AudioTokenAdapter(CheckedLoading, PreTrainedModel):
                 f"table ({told_of_tables(found)}): load the base it was made for, or train an adapter for this one"
             )
 
-    # with the adapter a flat copy has what speaks its words too: see injection_audio_token
+    # with the adapter a flat copy has what listens for it and speaks its words too
     injected = staticmethod(injected)
+
+    def ears(self, audio_encoder, feature_extractor=None) -> SoundFeatures:
+        """An audio encoder as this adapter listens with it; see `features_audio_token`."""
+        ears = sound_features(audio_encoder, feature_extractor, space=self.config.features_space)
+        if ears.width != self.config.audio_width:
+            raise ValueError(
+                f"this adapter hears features of {self.config.audio_width} numbers, of "
+                f"{self.config.features_name or 'an audio encoder without a name'}, and {ears.name} gives "
+                f"{ears.width}: pass the audio encoder that it was trained with"
+            )
+        return ears
 
     def prompts(self, tokenizer, max_length: int | None = None) -> AudioPrompts:
         """What turns texts with `<audio>` in them into ids, with room for this adapter's words."""

@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -88,4 +90,15 @@ def checked_at_each_step(call: dict[str, Any]) -> dict[str, Any]:
     return {"callback_on_step_end": checked, "callback_on_step_end_tensor_inputs": inputs}
 
 
-__all__ = ["CallsParent", "checked_at_each_step"]
+@contextmanager
+def exchanged(pipe: Any, **parts: Any) -> Iterator[None]:
+    """While it lasts, a pipeline has other components; its config, which would be saved, is left alone."""
+    before = {name: pipe.__dict__[name] for name in parts}
+    pipe.__dict__.update(parts)
+    try:
+        yield
+    finally:
+        pipe.__dict__.update(before)
+
+
+__all__ = ["CallsParent", "checked_at_each_step", "exchanged"]

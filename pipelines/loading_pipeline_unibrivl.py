@@ -21,15 +21,16 @@ import torch
 from .matching_unibrivl import INSTALL, PLACES, load_matcher
 from .prompts_unibrivl import checked_banks
 
-PARTS = ("matcher", "matcher_processor")
 # a component's class of ours: its module in the package, or the file that a push puts into the component's folder
-OURS = re.compile(r"(?:unibrivl\.modeling\.|component_)((?:modeling|processing)_\w+)")
+OURS = re.compile(r"(?:unibrivl\.modeling\.|component_)((?:modeling|processing|feature_extraction)_\w+)")
 
 _downloading: ContextVar[bool] = ContextVar("downloading", default=False)
 
 
 class LoadsMatcher:
     """Stands before a pipeline of diffusers and says where the matcher comes from."""
+
+    _parts_of_ours: tuple[str, ...] = ("matcher", "matcher_processor")  # components whose class may be one of ours
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
@@ -48,19 +49,24 @@ class LoadsMatcher:
         if kwargs.get("torch_dtype") is None and kwargs.get("dtype") is None:
             kwargs = {name: value for name, value in kwargs.items() if name != "torch_dtype"}
             kwargs["dtype"] = torch.float32
-        kwargs = with_matcher(kwargs, dtype_in(kwargs))
+        kwargs = cls._load_parts(kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
 
     @classmethod
     def from_pipe(cls, pipeline, **kwargs):
         """As in diffusers: the components of another pipeline, and a matcher as in `from_pretrained`."""
-        return super().from_pipe(pipeline, **with_matcher(kwargs, dtype_in(kwargs)))  # type: ignore[misc]
+        return super().from_pipe(pipeline, **cls._load_parts(kwargs))  # type: ignore[misc]
 
     @classmethod
     def from_single_file(cls, pretrained_model_link_or_path, **kwargs):
         """As in diffusers: a base in one file, and a matcher as in `from_pretrained`."""
-        kwargs = with_matcher(kwargs, dtype_in(kwargs))
+        kwargs = cls._load_parts(kwargs)
         return super().from_single_file(pretrained_model_link_or_path, **kwargs)  # type: ignore[misc]
+
+    @classmethod
+    def _load_parts(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments in which components that are given by name are loaded."""
+        return with_matcher(kwargs, dtype_in(kwargs))
 
     @classmethod
     def download(cls, pretrained_model_name, **kwargs):
@@ -77,7 +83,7 @@ class LoadsMatcher:
             fields["_class_name"] = name = name[-1]
         if os.path.basename(json_file) == cls.config_name:  # type: ignore[attr-defined]
             cls._refuse_other_bases(json_file, name, fields)
-        for part in PARTS:
+        for part in cls._parts_of_ours:
             library = (fields.get(part) or [None])[0]
             if library and (found := OURS.fullmatch(library)):
                 # a download only asks which folders there are, and knows no module but those of some libraries
@@ -103,7 +109,7 @@ class LoadsMatcher:
 
     def register_to_config(self, **kwargs):
         """As in diffusers; a class that came out of a flat copy is written as the same class of the package."""
-        for part in PARTS:
+        for part in self._parts_of_ours:
             library, name = kwargs.get(part) or (None, None)
             if library and library.split(".")[0] in ("diffusers_modules", "transformers_modules"):
                 kwargs[part] = (f"unibrivl.modeling.{library.rpartition('.')[2]}", name)

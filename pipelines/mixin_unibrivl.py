@@ -241,11 +241,15 @@ class UniBriVLMixin(LoadsMatcher, CallsParent, TakesEmbedsOfRows):
                 f"different bases: {type(self).__name__} needs all components of one"
             )
         channels, latent = self.unet.config.in_channels, self.vae.config.latent_channels
-        if channels != latent:
+        if channels not in self._channels_taken(latent):
             raise ValueError(
                 f"the UNet takes {channels} channels and the VAE has {latent}: this is a base for inpainting or for "
                 "editing. Take one that makes pictures from text"
             )
+
+    def _channels_taken(self, latent: int) -> tuple[int, ...]:
+        """How many channels a UNet of this pipeline's may take."""
+        return (latent,)
 
     def embed_pictures(self, pictures: Any, gradients: bool = False) -> torch.Tensor:
         """(A, E) of pictures: a list of PIL images, or (A, 3, H, W) in 0..1."""

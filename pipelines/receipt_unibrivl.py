@@ -50,6 +50,8 @@ def write_receipts(
     settings = strategy.settings()
     if not is_plain(settings):
         reasons.append(f"the strategy {type(strategy).__name__} has settings that cannot be written down")
+    if getattr(pipe, "_spoken", None):
+        reasons.append("the prompt has sounds in it as words, which are not written down")
     heard, left_out = told_query(query)
     reasons += left_out
     steering = request.steering

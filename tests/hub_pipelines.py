@@ -23,14 +23,32 @@ def draw(pipe) -> np.ndarray:
     return pipe(audio=sound, generator=torch.Generator().manual_seed(0), **CALL).images
 
 
+def edit(pipe) -> np.ndarray:
+    """A picture that a sound changes, by prompt-to-prompt."""
+    import torch
+
+    pipe.set_progress_bar_config(disable=True)
+    sound = (0.1 * np.random.default_rng(0).standard_normal(6400)).astype(np.float32)
+    return pipe(
+        "a <audio>", source_prompt="a dog", audio=sound, audio_sampling_rate=16000, num_inference_steps=3,
+        height=32, width=32, output_type="np", generator=torch.Generator().manual_seed(0),
+    ).images  # fmt: skip
+
+
 def push(folder: str) -> dict[str, object]:
     """A whole pipeline, its base alone and its matcher alone, each by the way its users push it."""
+    import tiny_audio_token
     from diffusers import StableDiffusionPipeline
     from tiny_diffusion import pipeline, sd_parts
+
+    from unibrivl.pipelines import AudioTokenEditPipeline
 
     pipe = pipeline()
     np.save(Path(folder) / "pictures.npy", draw(pipe))
     pipe.push_to_hub("org/whole", private=True)
+    editor = tiny_audio_token.pipeline(AudioTokenEditPipeline)
+    np.save(Path(folder) / "edited.npy", edit(editor))
+    editor.push_to_hub("org/editor", private=True)
     pipe.save_pretrained(Path(folder) / "whole")
     StableDiffusionPipeline(**sd_parts()).push_to_hub("org/base", private=True)
     pipe.matcher.push_to_hub("org/matcher", private=True)
@@ -83,6 +101,8 @@ def fetch_without_the_package(folder: str, checkout: str) -> dict[str, object]:
     for place in ("org/whole", "org/by-command", str(Path(folder) / "flat")):
         pipe = DiffusionPipeline.from_pretrained(place, trust_remote_code=True)
         said[Path(place).name] = same(folder, pipe), type(pipe).__module__, type(pipe.matcher).__module__
+    editor = DiffusionPipeline.from_pretrained("org/editor", trust_remote_code=True)
+    said["editor"] = np.array_equal(np.load(Path(folder) / "edited.npy"), edit(editor)), type(editor).__module__
     try:
         pipe(audio="dog.wav", prompt="a dog")
     except ImportError as error:

@@ -59,6 +59,11 @@ _LAZY = {
     "UniBriVLForAudioClassification": "unibrivl.modeling",
     "UniBriVLModel": "unibrivl.modeling",
     "UniBriVLProcessor": "unibrivl.modeling",
+    "AudioTokenEditPipeline": "unibrivl.pipelines",
+    "AudioTokenImg2ImgPipeline": "unibrivl.pipelines",
+    "AudioTokenInpaintPipeline": "unibrivl.pipelines",
+    "AudioTokenPipeline": "unibrivl.pipelines",
+    "AudioTokenXLPipeline": "unibrivl.pipelines",
     "UniBriVLPipeline": "unibrivl.pipelines",
     "UniBriVLUnCLIPPipeline": "unibrivl.pipelines",
     "UniBriVLXLPipeline": "unibrivl.pipelines",
@@ -110,7 +115,16 @@ if TYPE_CHECKING:
         UniBriVLModel,
         UniBriVLProcessor,
     )
-    from unibrivl.pipelines import UniBriVLPipeline, UniBriVLUnCLIPPipeline, UniBriVLXLPipeline
+    from unibrivl.pipelines import (
+        AudioTokenEditPipeline,
+        AudioTokenImg2ImgPipeline,
+        AudioTokenInpaintPipeline,
+        AudioTokenPipeline,
+        AudioTokenXLPipeline,
+        UniBriVLPipeline,
+        UniBriVLUnCLIPPipeline,
+        UniBriVLXLPipeline,
+    )
 
 
 def __getattr__(name: str) -> Any:

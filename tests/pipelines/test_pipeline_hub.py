@@ -108,6 +108,8 @@ def test_without_the_package_the_code_that_lies_beside_does_the_same(pushed):
         same, pipeline, matcher = said[name]
         assert same, name
         assert pipeline.startswith("diffusers_modules.") and matcher.startswith("diffusers_modules."), name
+    same, editor = said["editor"]
+    assert same and editor.startswith("diffusers_modules.")
     assert said["again"] is True and said["joined"] == [True, "transformers_modules"]
     for name in ("path", "push"):
         assert "pip install" in said[name], said[name]

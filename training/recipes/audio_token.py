@@ -125,7 +125,7 @@ def build(config: RunConfig) -> Parts:
         base.unet.enable_gradient_checkpointing()
     ears = ears_of(settings)
     adapter = adapter_for(settings, base, ears)
-    pooled = adapter.config.mode == "residual"
+    pooled = not adapter.config.takes_tokens
     data = data_for(config, ears, base, pooled)
     if len(data.train) < config.batch_size:
         raise ConfigError(
@@ -200,6 +200,7 @@ def adapter_for(settings: AudioTokenModel, base: DiffusionBase, ears: Any) -> Au
         hidden_size=settings.hidden_size,
         audio_width=ears.width,
         features_name=ears.name,
+        features_space=settings.space,
     )
 
 

@@ -21,6 +21,7 @@ VERBS = {
     "convert": "turn an original checkpoint into a safetensors folder that from_pretrained loads",
     "demo": "a handful of sounds, or yours, to pictures on one page, by the model of this package",
     "doctor": "report what is wrong with the sounds of a folder before it wastes a training run",
+    "edit": "change a picture by a sound, and keep what the sound does not speak of",
     "embed": "sounds, pictures and texts as vectors in one parquet file, in a run that may be stopped and goes on",
     "embedded": "make this package's own small model from nothing, in stages that go on where they were broken off",
     "generate": "a picture for each sound, with a receipt for how it was chosen and a contact sheet",
@@ -31,6 +32,7 @@ VERBS = {
     "push": "upload a model's folder to the Hub, private unless told otherwise",
     "replay": "make a picture again from the receipt inside it, and say what is different",
     "serve": "a web page on this machine: choose a sound, see what is heard and drawn",
+    "stylize": "a picture in the style of a sound, drawn anew or from one of yours",
     "train": "run a recipe: train a model, or go on where a run was killed",
 }
 

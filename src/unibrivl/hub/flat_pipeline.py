@@ -21,12 +21,17 @@ from typing import Any
 
 # class of a pipeline -> its file
 PIPELINES = {
+    "AudioTokenEditPipeline": "pipeline_audio_token_edit",
+    "AudioTokenImg2ImgPipeline": "pipeline_audio_token_img2img",
+    "AudioTokenInpaintPipeline": "pipeline_audio_token_inpaint",
+    "AudioTokenPipeline": "pipeline_audio_token",
+    "AudioTokenXLPipeline": "pipeline_audio_token_xl",
     "UniBriVLPipeline": "pipeline_unibrivl",
     "UniBriVLXLPipeline": "pipeline_unibrivl_xl",
     "UniBriVLUnCLIPPipeline": "pipeline_unibrivl_unclip",
 }
 INDEX, ENTRY = "model_index.json", "pipeline"
-COMPONENT = re.compile(r"(?:unibrivl\.modeling\.|component_)((?:modeling|processing)_\w+)")
+COMPONENT = re.compile(r"(?:unibrivl\.modeling\.|component_)((?:modeling|processing|feature_extraction)_\w+)")
 
 PIPELINE_FILE = '''"""{name}, for machines without the package unibrivl.
 

@@ -1,0 +1,67 @@
+"""`unibrivl edit` and `unibrivl stylize` on tiny components: pictures come out, what is wrong is said in a line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("diffusers", reason="diffusers is not installed")
+
+import tiny_audio_token  # noqa: E402
+from tiny_pairs import tone  # noqa: E402
+
+from unibrivl.cli import main  # noqa: E402
+from unibrivl.modeling import AudioCue  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("edit")
+    pipe = tiny_audio_token.pipeline()
+    pipe.save_pretrained(folder / "base")
+    tiny_audio_token.picture().save(folder / "seen.png")
+    tone(folder / "tone.wav", 440.0)
+    words = pipe.encode_audio(folder / "tone.wav")["text_encoder"][0]
+    AudioCue.for_base({"text_encoder": words}, {"text_encoder": pipe.text_encoder}).save(folder / "cue.safetensors")
+    return folder
+
+
+def asked(place, *words: str) -> int:
+    return main([*words, "--model", str(place / "base"), "--steps", "3", "--quiet"])
+
+
+def drawn(path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"), np.float32)
+
+
+@pytest.mark.parametrize("method", ["p2p", "sdedit"])
+def test_a_sound_or_its_cue_edits_a_picture(place, method):
+    call = ["edit", str(place / "seen.png"), "--source-prompt", "a dog", "--method", method]
+    assert asked(place, *call, "--audio", str(place / "tone.wav"), "--out", str(place / f"{method}.png")) == 0
+    assert asked(place, *call, "--cue", str(place / "cue.safetensors"), "--out", str(place / f"{method}_cue.png")) == 0
+    assert np.array_equal(drawn(place / f"{method}.png"), drawn(place / f"{method}_cue.png"))
+
+
+def test_styles_are_drawn(place):
+    call = ["stylize", "--audio", str(place / "tone.wav")]
+    assert asked(place, *call, "a dog", "--out", str(place / "new.png")) == 0
+    assert asked(place, *call, "--image", str(place / "seen.png"), "--out", str(place / "changed.jpg")) == 0
+    assert not np.array_equal(drawn(place / "new.png"), drawn(place / "changed.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (["edit", "seen.png", "--audio", "tone.wav", "--out", "x.gif"], "must end in .png or .jpg"),
+        (["edit", "none.png", "--audio", "tone.wav", "--out", "x.png"], "none.png"),
+        (["edit", "seen.png", "--audio", "none.wav", "--out", "x.png", "--source-prompt", "a"], "none.wav"),
+        (["edit", "seen.png", "--audio", "tone.wav", "--out", "x.png"], "source_prompt="),
+        (["stylize", "--audio", "tone.wav", "--out", "x.png"], "say what to draw"),
+    ],
+)
+def test_what_is_wrong_is_one_line(place, capsys, monkeypatch, call, words):
+    monkeypatch.chdir(place)
+    assert asked(place, *call) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
