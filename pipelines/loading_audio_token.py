@@ -3,10 +3,11 @@
 import os
 from typing import Any
 
-from .loading_pipeline_unibrivl import LoadsMatcher, dtype_in
+from .loading_pipeline_unibrivl import LoadsMatcher, dtype_in, module_of_ours
 from .matching_unibrivl import INSTALL, PLACES, load_matcher
 
-PARTS = ("audio_adapter", "audio_encoder", "audio_feature_extractor")
+ADAPTER = "audio_adapter"
+PARTS = (ADAPTER, "audio_encoder", "audio_feature_extractor")
 
 
 class LoadsAdapter(LoadsMatcher):
@@ -19,9 +20,22 @@ class LoadsAdapter(LoadsMatcher):
     _parts_of_ours = (*LoadsMatcher._parts_of_ours, *PARTS)
 
     @classmethod
+    def _dict_from_json_file(cls, json_file):
+        """As in `LoadsMatcher`; an adapter that lies beside an index which does not name it is taken too.
+
+        So a folder of `UniBriVLPipeline` or of diffusers' own may hold one, and these do not stumble over it.
+        """
+        fields = super()._dict_from_json_file(json_file)
+        folder, name = os.path.split(os.fspath(json_file))
+        beside = os.path.isfile(os.path.join(folder, ADAPTER, "config.json"))
+        if beside and name == cls.config_name and ADAPTER not in fields:  # type: ignore[attr-defined]
+            fields[ADAPTER] = [module_of_ours("modeling_audio_token"), "AudioTokenAdapter"]
+        return fields
+
+    @classmethod
     def _load_parts(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
         kwargs = super()._load_parts(kwargs)
-        kwargs = with_part(kwargs, "audio_adapter", load_adapter)
+        kwargs = with_part(kwargs, ADAPTER, load_adapter)
         encoder = kwargs.get("audio_encoder")
         if isinstance(encoder, (str, os.PathLike)):
             kwargs = with_part(kwargs, "audio_encoder", load_ears)

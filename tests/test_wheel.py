@@ -118,9 +118,11 @@ def test_a_root_folder_is_reachable_inside_the_package(name):
 
 
 def test_the_metadata_names_the_licence(wheel, metadata):
-    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["License-Expression"] == "Apache-2.0 AND CC-BY-SA-4.0"  # the code, and the embedded weights
     licence = next(name for name in wheel.namelist() if name.endswith("/LICENSE"))
     assert wheel.read(licence) == (ROOT / "LICENSE").read_bytes()
+    terms = next(name for name in wheel.namelist() if "dist-info" in name and name.endswith("/LICENSE-WEIGHTS"))
+    assert wheel.read(terms) == (ROOT / "src/unibrivl/embedded/open/LICENSE-WEIGHTS").read_bytes()
 
 
 def test_the_metadata_has_every_extra(config, metadata):

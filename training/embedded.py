@@ -23,12 +23,14 @@ class Stage:
         name, recipe: of the folder, and of what makes it.
         takes: key of the recipe's configuration -> the stage whose model it names.
         on_gpu: settings where there is a GPU, which has room for more.
+        settings: of the recipe, in place of its own.
     """
 
     name: str
     recipe: str
     takes: Mapping[str, str] = field(default_factory=dict)
     on_gpu: Sequence[str] = ()
+    settings: Sequence[str] = ()
 
 
 STAGES = (
@@ -41,6 +43,25 @@ STAGES = (
         "small_generator",
         {"model.latents": "latents", "model.words": "words"},
         ("steps=60000", "batch_size=256"),
+    ),
+)
+
+PIPELINE = "pipeline"
+# when the pipeline is there: from a sound to a word of its text encoder
+ADAPTER = Stage(
+    "adapter",
+    "audio_token",
+    settings=(
+        "data.source=small_world",
+        "model.hidden_size=512",
+        "objective.label=1.0",  # a few dozen words are known, so a sound may begin as one of them
+        "objective.snr_gamma=5.0",
+        "steps=1000",
+        "batch_size=32",
+        "learning_rate=1e-3",
+        "final_share=0.0",
+        "save_every=200",
+        "evaluate_every=500",
     ),
 )
 
@@ -62,18 +83,40 @@ def run_stages(
         only: names of stages; all by default.
         tell: is given a line whenever there is something to tell.
     """
-    unknown = [one for one in settings if one.split(".")[0] not in {stage.name for stage in STAGES}]
+    names = [stage.name for stage in (*STAGES, ADAPTER)]
+    unknown = [one for one in settings if one.split(".")[0] not in names]
     if unknown:
-        names = ", ".join(stage.name for stage in STAGES)
-        raise ConfigError(f"{unknown[0]!r} is of no stage: write STAGE.KEY=VALUE, with a stage of {names}")
+        raise ConfigError(f"{unknown[0]!r} is of no stage: write STAGE.KEY=VALUE, with a stage of {', '.join(names)}")
     for stage in STAGES:
         if not only or stage.name in only:
             run_stage(stage, variant, data, out, settings, tell)
 
 
+def run_adapter(
+    variant: str,
+    data: Path,
+    out: Path,
+    settings: Sequence[str] = (),
+    tell: Callable[[str], object] = lambda line: None,
+) -> Path:
+    """The stage that comes when the others are a pipeline; the adapter's folder."""
+    base = out / variant / PIPELINE
+    if not (base / "model_index.json").is_file():
+        raise ConfigError(f"there is no pipeline in {base}: run the other stages first, without --only")
+    run_stage(ADAPTER, variant, data, out, settings, tell, [f"model.base={base}", f"data.cache={out / 'targets'}"])
+    return out / variant / ADAPTER.name / "model"
+
+
 def run_stage(
-    stage: Stage, variant: str, data: Path, out: Path, settings: Sequence[str], tell: Callable[[str], object]
+    stage: Stage,
+    variant: str,
+    data: Path,
+    out: Path,
+    settings: Sequence[str],
+    tell: Callable[[str], object],
+    more: Sequence[str] = (),
 ) -> None:
+    """One stage, unless it is finished; `more` are settings that depend on where things are."""
     folder = out / variant / stage.name
     if (folder / "model").is_dir():
         tell(f"{stage.name}: {folder / 'model'} is there")
@@ -91,6 +134,8 @@ def run_stage(
             f"output_dir={folder}",
             f"data.folder={data}",
             f"data.variant={variant}",
+            *stage.settings,
+            *more,
             *(f"{key}={out / variant / other / 'model'}" for key, other in stage.takes.items()),
             *(stage.on_gpu if torch.cuda.is_available() else ()),
             *own,

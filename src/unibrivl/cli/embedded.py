@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from unibrivl.training.embedded import STAGES
+    from unibrivl.training.embedded import ADAPTER, STAGES
 
     parser.add_argument(
         "--variant", choices=("open", "research"), default="open", help="open licences only, or everything"
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only",
         action="append",
         default=[],
-        choices=[stage.name for stage in STAGES],
+        choices=[stage.name for stage in (*STAGES, ADAPTER)],
         help="this stage, no pipeline at the end",
     )
 
@@ -32,11 +32,15 @@ def run(args: argparse.Namespace) -> int:
 
     require("diffusers", "diffusion", "the embedded model")
     require("accelerate", "train", "training")
-    from unibrivl.training.embedded import run_stages
+    from unibrivl.cli.embedded_folder import add_adapter, assemble
+    from unibrivl.training.embedded import ADAPTER, run_adapter, run_stages
 
-    run_stages(args.variant, args.data, args.out, args.set, args.only, lambda line: print(line, flush=True))
+    def tell(line: str) -> None:
+        print(line, flush=True)
+
+    run_stages(args.variant, args.data, args.out, args.set, args.only, tell)
     if not args.only:
-        from unibrivl.cli.embedded_folder import assemble
-
-        print(assemble(args.variant, args.data, args.out))
+        tell(str(assemble(args.variant, args.data, args.out)))
+    if not args.only or ADAPTER.name in args.only:
+        tell(str(add_adapter(run_adapter(args.variant, args.data, args.out, args.set, tell), args.out / args.variant)))
     return 0

@@ -11,14 +11,12 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unibrivl.modeling import UniBriVLModel, UniBriVLProcessor
+from unibrivl.modeling import AudioTokenAdapter, UniBriVLModel, UniBriVLProcessor
 from unibrivl.pipelines import UniBriVLPipeline
 from unibrivl.training.checkpoint import publish
-from unibrivl.training.embedded import STAGES
+from unibrivl.training.embedded import PIPELINE, STAGES
 from unibrivl.training.recipes.small_generator import SCHEDULER
 from unibrivl.training.recipes.small_world import SmallWorld, SmallWorldData, Variant, banks_of, noun
-
-PIPELINE = "pipeline"
 
 
 def assemble(variant: Variant, data: Path, out: Path) -> Path:
@@ -49,6 +47,15 @@ def assemble(variant: Variant, data: Path, out: Path) -> Path:
     (partial / "LICENSE-WEIGHTS").write_text(licence_text(world), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     publish(partial, target)
+    return target
+
+
+def add_adapter(adapter: Path, folder: Path) -> Path:
+    """What makes words of sounds, in half precision, into the pipeline of a folder; see `LoadsAdapter`."""
+    target = folder / PIPELINE / "audio_adapter"
+    words = AudioTokenAdapter.from_pretrained(adapter).to(torch.float16)
+    words.config.base_name = f"unibrivl embedded, {folder.name}"
+    words.save_pretrained(target)
     return target
 
 

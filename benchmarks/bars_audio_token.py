@@ -1,0 +1,166 @@
+"""What the embedded model's audio words can do, on the packs' test parts, named by the judge of `bars_embedded.py`.
+
+    python benchmarks/bars_audio_token.py --model runs/embedded/open/pipeline --judge runs/judge/model --data PACKS
+
+Words: from every test sound whose class has pictures, "a photo of <audio>" and "a drawing of <audio>", one picture,
+three seeds. Edits: held-out photographs of one class become another by a test sound of it, by prompt-to-prompt and by
+SDEdit at some strengths; how many the judge then names as the sound, and how far their structure moved (the root mean
+square difference of the cosines between all pairs of places, on the judge's third stage, as in the structure distance
+on self-similarities). Writes `results/audio_token_VARIANT.json` and, with `--sheets`, a sheet of edits and styles.
+
+Shapes: N pictures, P places of a feature map, V its channels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bars_embedded import SECONDS, STEPS, Judge, share
+from machine import describe
+from PIL import Image
+from tqdm import tqdm
+
+from unibrivl.pipelines import AudioTokenPipeline
+from unibrivl.training.recipes.photos import normalised
+from unibrivl.training.recipes.small_generator import GUIDANCE
+from unibrivl.training.recipes.small_sounds import clip
+from unibrivl.training.recipes.small_world import CORE, TEMPLATES, SmallWorld, SmallWorldData, pixels_of, prompt_of
+from unibrivl.training.recipes.sounds_and_pictures_data import RATE_HZ
+
+RESULTS = Path(__file__).resolve().parent / "results"
+BARS = {"photo": 0.60, "drawing": 0.70}
+STRENGTHS = (0.5, 0.7, 0.9)
+EDITING_STEPS = 50
+STYLES = ("a photo of a motorbike", "a photo of an airplane", "a photo of a car")
+
+
+def bytes_of(images: list[Image.Image]) -> np.ndarray:
+    """(N, 3, 64, 64)."""
+    return np.stack([np.asarray(one.convert("RGB")).transpose(2, 0, 1) for one in images])
+
+
+def heard(items: list[Any]) -> list[np.ndarray]:
+    return [clip(one, SECONDS) for one in items]
+
+
+def words_bar(pipe: Any, judge: Judge, world: SmallWorld, kind: str, seeds: int) -> dict[str, Any]:
+    """Pictures of words alone: no label, no candidates."""
+    drawable = {label for of, label in world.named if of == kind}
+    among = [label for label in CORE if label in drawable]
+    sounds = [one for one in world.sounds("test") if one.label in among]
+    prompt, each = TEMPLATES[kind][0].format("<audio>"), []
+    for seed in range(seeds):
+        pictures = [
+            pipe(prompt, audio=sound, audio_sampling_rate=RATE_HZ, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+                 generator=torch.Generator().manual_seed(1000 * seed + place)).images[0]
+            for place, sound in enumerate(tqdm(heard(sounds), desc=f"{kind}s, seed {seed}", disable=None))
+        ]  # fmt: skip
+        each.append(np.array(judge.named(bytes_of(pictures), among)) == np.array([one.label for one in sounds]))
+    return {**share(np.concatenate(each)), "each_seed": [round(float(one.mean()), 4) for one in each],
+            "classes": len(among), "bar": BARS[kind]}  # fmt: skip
+
+
+@torch.no_grad()
+def structure(judge: Judge, pixels_N3HW: np.ndarray) -> torch.Tensor:
+    """(N, P, P), cosines between all places of a picture."""
+    pixels = normalised(torch.from_numpy(pixels_N3HW).float(), judge.processor)
+    maps = judge.model.resnet(pixel_values=pixels, output_hidden_states=True).hidden_states[3]
+    places_NPV = torch.nn.functional.normalize(maps.flatten(2).transpose(1, 2), dim=-1)
+    return places_NPV @ places_NPV.transpose(1, 2)
+
+
+def edits(pipe: Any, judge: Judge, world: SmallWorld, limit: int) -> tuple[dict[str, Any], list[list[Image.Image]]]:
+    """Photographs of one class become another; the same pairs for every way."""
+    drawable = {label for of, label in world.named if of == "photo"}
+    among = [label for label in CORE if label in drawable]
+    chance = np.random.default_rng(0)
+    photos = [one for one in world.pictures("test", ("photo",)) if one.label in among]
+    sounds = [one for one in world.sounds("test") if one.label in among]
+    pairs = []
+    for place in chance.permutation(len(photos))[:limit]:
+        others = [one for one in sounds if one.label != photos[place].label]
+        pairs.append((photos[place], others[int(chance.integers(len(others)))]))
+    before = pixels_of([photo for photo, _ in pairs])
+    shown = [Image.fromarray(one.transpose(1, 2, 0)) for one in before]
+    ways: dict[str, dict[str, Any]] = {"p2p": {}, "p2p, blended": {"local_blend": True}}
+    ways |= {f"sdedit {strength}": {"edit_method": "sdedit", "strength": strength} for strength in STRENGTHS}
+    found, rows = {}, [shown[:12]]
+    for name, how in ways.items():
+        images = []
+        for number, ((photo, sound), image) in enumerate(
+            zip(tqdm(pairs, desc=name, disable=None), shown, strict=True)
+        ):
+            images.append(
+                pipe.edit(
+                    "a photo of <audio>", image, source_prompt=prompt_of("photo", photo.label),
+                    audio=clip(sound, SECONDS), audio_sampling_rate=RATE_HZ, num_inference_steps=EDITING_STEPS,
+                    guidance_scale=GUIDANCE, generator=torch.Generator().manual_seed(number), **how,
+                ).images[0]
+            )  # fmt: skip
+        after = bytes_of(images)
+        named = np.array(judge.named(after, among)) == np.array([sound.label for _, sound in pairs])
+        moved = (structure(judge, after) - structure(judge, before)).square().mean((1, 2)).sqrt().numpy()
+        found[name] = {"named_as_the_sound": share(named), "structure_distance": round(float(moved.mean()), 4)}
+        print(name, json.dumps(found[name]), flush=True)
+        rows.append(images[:12])
+    return found, rows
+
+
+def styles(pipe: Any, world: SmallWorld) -> list[list[Image.Image]]:
+    """Each prompt in the style of a sound of each class."""
+    sounds = [next(one for one in world.sounds("test") if one.label == label) for label in CORE]
+    return [
+        [
+            pipe.stylize(prompt, audio=sound, audio_sampling_rate=RATE_HZ, num_inference_steps=STEPS,
+                         guidance_scale=GUIDANCE, generator=torch.Generator().manual_seed(0)).images[0]
+            for sound in heard(sounds)
+        ]
+        for prompt in STYLES
+    ]  # fmt: skip
+
+
+def save_sheet(path: Path, rows: list[list[Image.Image]]) -> None:
+    """A picture of pictures."""
+    side, wide = 64, max(map(len, rows))
+    sheet = Image.new("RGB", (wide * side, len(rows) * side), "white")
+    for down, row in enumerate(rows):
+        for along, image in enumerate(row):
+            sheet.paste(image, (along * side, down * side))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder of the pipeline, with its audio_adapter")
+    parser.add_argument("--judge", type=Path, required=True)
+    parser.add_argument("--data", required=True, help="folder of the packs")
+    parser.add_argument("--variant", choices=("open", "research"), default="open")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--edits", type=int, default=40, help="photographs that are edited")
+    parser.add_argument("--sheets", type=Path, help="folder for sheets of pictures")
+    args = parser.parse_args()
+    world, judge = SmallWorld(SmallWorldData(args.data, args.variant)), Judge(args.judge)
+    pipe = AudioTokenPipeline.from_pretrained(args.model)
+    pipe.set_progress_bar_config(disable=True)
+    found: dict[str, Any] = {"machine": describe(), "variant": args.variant, "steps": STEPS, "guidance": GUIDANCE}
+    found["words"] = {kind: words_bar(pipe, judge, world, kind, args.seeds) for kind in BARS}
+    print(json.dumps(found["words"]), flush=True)
+    found["edits"], rows = edits(pipe, judge, world, args.edits)
+    if args.sheets:
+        save_sheet(args.sheets / "edits.png", rows)
+        save_sheet(args.sheets / "styles.png", styles(pipe, world))
+    path = RESULTS / f"audio_token_{args.variant}.json"
+    path.write_text(json.dumps(found, indent=2) + "\n")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
