@@ -143,7 +143,7 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="folder of the packs")
     parser.add_argument("--variant", choices=("open", "research"), default="open")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--edits", type=int, default=40, help="photographs that are edited")
+    parser.add_argument("--edits", type=int, default=24, help="photographs that are edited")
     parser.add_argument("--sheets", type=Path, help="folder for sheets of pictures")
     args = parser.parse_args()
     world, judge = SmallWorld(SmallWorldData(args.data, args.variant)), Judge(args.judge)
@@ -152,6 +152,7 @@ def main() -> int:
     found: dict[str, Any] = {"machine": describe(), "variant": args.variant, "steps": STEPS, "guidance": GUIDANCE}
     found["words"] = {kind: words_bar(pipe, judge, world, kind, args.seeds) for kind in BARS}
     print(json.dumps(found["words"]), flush=True)
+    found["edited"] = args.edits
     found["edits"], rows = edits(pipe, judge, world, args.edits)
     if args.sheets:
         save_sheet(args.sheets / "edits.png", rows)

@@ -23,6 +23,7 @@ PARTS = (
     ("text_encoder", "CLIP's text encoder, at small size"),
     ("unet", "UNet2DConditionModel on latents of 8 x 8, v-prediction"),
     ("vae", "AutoencoderTiny, 64 x 64 pictures to latents of 8 x 8"),
+    ("audio_adapter", "AudioTokenAdapter, from what the matcher hears to a word of the text encoder"),
 )
 BARS = {
     "open": {"esc10_labels": 0.80, "esc10_probe": 0.85, "digits_labels": 0.95, "mrr": 0.7},
@@ -138,9 +139,36 @@ def pictures_table(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def card(model: Path, variant: str, found: dict[str, Any], picture: str | None) -> str:
+def words_section(told: dict[str, Any]) -> list[str]:
+    """What sounds as words do, from `bars_audio_token.py`."""
+    lines = [
+        "",
+        "### Sounds as words",
+        "",
+        '`AudioTokenPipeline.from_pretrained(embedded())` reads "a photo of `<audio>`" with the sound itself in it: '
+        "no label, and one picture each.",
+        "",
+        "| pictures of words | named right by the judge | classes | bar |",
+        "| --- | --- | --- | --- |",
+        *(f"| {kind}s | {share(row)} | {row['classes']} | {row['bar']:.2f} |" for kind, row in told["words"].items()),
+        "",
+        f"Held-out photographs that a sound of another class changes ({told['edited']} of them): how many the judge "
+        "then names as the sound, and how far their structure moved (on the judge's third stage; 0 is not at all).",
+        "",
+        "| way | named as the sound | structure distance |",
+        "| --- | --- | --- |",
+        *(f"| {way} | {share(row['named_as_the_sound'])} | {row['structure_distance']:.3f} |"
+          for way, row in told["edits"].items()),
+    ]  # fmt: skip
+    return lines
+
+
+def card(
+    model: Path, variant: str, found: dict[str, Any], picture: str | None, words: dict[str, Any] | None = None
+) -> str:
     licences = re.findall(r"^(.+) \((\d+) works\)$", (model / "LICENSE-WEIGHTS").read_text(encoding="utf-8"), re.M)
-    sizes = [(name, what, sum(one.parameters for one in local_headers(model / name).values())) for name, what in PARTS]
+    sizes = [(name, what, sum(one.parameters for one in local_headers(model / name).values())) for name, what in PARTS
+             if (model / name).is_dir()]  # fmt: skip
     shipped = "It is in the package." if variant == "open" else "Its weights are not distributed."
     sampler, speed = found["sampler"], found["speed"]
     lines = [
@@ -189,6 +217,7 @@ def card(model: Path, variant: str, found: dict[str, Any], picture: str | None) 
         f"One picture takes {speed['n1_s']} s and the best of four {speed['n4_s']} s "
         f"on {found['machine']['cores']} cores of {found['machine']['cpu']}; importing {speed['import_s']} s before, "
         f"loading {speed['load_s']} s.",
+        *(words_section(words) if words else []),
         "",
         "## Limits",
         "",
@@ -202,6 +231,11 @@ def card(model: Path, variant: str, found: dict[str, Any], picture: str | None) 
     return "\n".join(lines)
 
 
+def results_of_words(variant: str) -> dict[str, Any] | None:
+    path = RESULTS / f"audio_token_{variant}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of the pipeline")
@@ -210,7 +244,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     found = json.loads((RESULTS / f"embedded_{args.variant}.json").read_text(encoding="utf-8"))
-    args.out.write_text(card(args.model, args.variant, found, args.picture), encoding="utf-8")
+    args.out.write_text(
+        card(args.model, args.variant, found, args.picture, results_of_words(args.variant)), encoding="utf-8"
+    )
     print(args.out)
     return 0
 

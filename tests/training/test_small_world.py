@@ -185,6 +185,30 @@ def test_finished_stages_are_left_alone_and_broken_ones_go_on(made, packs):
     assert folder.is_dir()
 
 
+def test_the_adapter_is_learned_on_the_pipeline_and_lies_in_it(made, packs, tmp_path, caplog):
+    import shutil
+
+    from unibrivl.cli.embedded_folder import add_adapter
+    from unibrivl.pipelines import AudioTokenPipeline, UniBriVLPipeline
+    from unibrivl.training.embedded import run_adapter
+
+    _, pipeline = made
+    with pytest.raises(ConfigError, match="no pipeline"):
+        run_adapter("open", packs, tmp_path)
+    shutil.copytree(pipeline, tmp_path / "open" / "pipeline")
+    quick = ["adapter.steps=2", "adapter.batch_size=2", "adapter.evaluate_every=0", "adapter.primary=none"]
+    folder = add_adapter(run_adapter("open", packs, tmp_path, quick), tmp_path / "open")
+    assert folder == tmp_path / "open" / "pipeline" / "audio_adapter"
+    pipe = AudioTokenPipeline.from_pretrained(folder.parent)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.audio_adapter.config.base_name == "unibrivl embedded, open"
+    sound = packs / "sounds_and_pictures" / "audio" / "dog" / "3.ogg"
+    assert pipe("a drawing of <audio>", audio=str(sound), num_inference_steps=2).images[0].size == (64, 64)
+    caplog.clear()
+    assert not hasattr(UniBriVLPipeline.from_pretrained(folder.parent), "audio_adapter")
+    assert "audio_adapter" not in caplog.text
+
+
 def test_a_stage_without_the_one_before_says_which(packs, tmp_path):
     from unibrivl.training.recipes import load_recipe
 
