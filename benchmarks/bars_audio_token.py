@@ -2,11 +2,12 @@
 
     python benchmarks/bars_audio_token.py --model runs/embedded/open/pipeline --judge runs/judge/model --data PACKS
 
-Words: from every test sound whose class has pictures, "a photo of <audio>" and "a drawing of <audio>", one picture,
-three seeds. Edits: held-out photographs of one class become another by a test sound of it, by prompt-to-prompt and by
-SDEdit at some strengths; how many the judge then names as the sound, and how far their structure moved (the root mean
-square difference of the cosines between all pairs of places, on the judge's third stage, as in the structure distance
-on self-similarities). Writes `results/audio_token_VARIANT.json` and, with `--sheets`, a sheet of edits and styles.
+Words: from every test sound whose class has pictures, "a photo of <audio>" and "a drawing of <audio>", three seeds,
+the best of some candidates by the sound, as in `bars_embedded.py`. Edits: held-out photographs of one class become
+another by a test sound of it, by prompt-to-prompt and by SDEdit at some strengths; how many the judge then names as
+the sound, and how far their structure moved (the root mean square difference of the cosines between all pairs of
+places, on the judge's third stage, as in the structure distance on self-similarities). Writes
+`results/audio_token_VARIANT.json` and, with `--sheets`, a sheet of edits, and one that holds nothing of the packs.
 
 Shapes: N pictures, P places of a feature map, V its channels.
 """
@@ -37,7 +38,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 BARS = {"photo": 0.60, "drawing": 0.70}
 STRENGTHS = (0.5, 0.7, 0.9)
 EDITING_STEPS = 50
-STYLES = ("a photo of a motorbike", "a photo of an airplane", "a photo of a car")
+STYLED = "a drawing of a cat"
 
 
 def bytes_of(images: list[Image.Image]) -> np.ndarray:
@@ -49,8 +50,8 @@ def heard(items: list[Any]) -> list[np.ndarray]:
     return [clip(one, SECONDS) for one in items]
 
 
-def words_bar(pipe: Any, judge: Judge, world: SmallWorld, kind: str, seeds: int) -> dict[str, Any]:
-    """Pictures of words alone: no label, no candidates."""
+def words_bar(pipe: Any, judge: Judge, world: SmallWorld, kind: str, seeds: int, candidates: int) -> dict[str, Any]:
+    """Pictures of words alone, without labels."""
     drawable = {label for of, label in world.named if of == kind}
     among = [label for label in CORE if label in drawable]
     sounds = [one for one in world.sounds("test") if one.label in among]
@@ -58,7 +59,7 @@ def words_bar(pipe: Any, judge: Judge, world: SmallWorld, kind: str, seeds: int)
     for seed in range(seeds):
         pictures = [
             pipe(prompt, audio=sound, audio_sampling_rate=RATE_HZ, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
-                 generator=torch.Generator().manual_seed(1000 * seed + place)).images[0]
+                 num_candidates=candidates, generator=torch.Generator().manual_seed(1000 * seed + place)).images[0]
             for place, sound in enumerate(tqdm(heard(sounds), desc=f"{kind}s, seed {seed}", disable=None))
         ]  # fmt: skip
         each.append(np.array(judge.named(bytes_of(pictures), among)) == np.array([one.label for one in sounds]))
@@ -112,17 +113,35 @@ def edits(pipe: Any, judge: Judge, world: SmallWorld, limit: int) -> tuple[dict[
     return found, rows
 
 
-def styles(pipe: Any, world: SmallWorld) -> list[list[Image.Image]]:
-    """Each prompt in the style of a sound of each class."""
-    sounds = [next(one for one in world.sounds("test") if one.label == label) for label in CORE]
+def drawn_rows(pipe: Any, world: SmallWorld) -> list[list[Image.Image]]:
+    """Without any picture of the packs: photographs and drawings of a sound of each class; pictures of one class, and
+    what the sound of the next makes of them; a cat in the style of each."""
+    sounds = heard([next(one for one in world.sounds("test") if one.label == label) for label in CORE])
+    photos = [label for label in CORE if ("photo", label) in set(world.named)]
+    how = {"audio_sampling_rate": RATE_HZ, "num_inference_steps": EDITING_STEPS, "guidance_scale": GUIDANCE}
+
+    def drawn(prompt: str, number: int, sound: np.ndarray, **more: Any) -> Image.Image:
+        return pipe(prompt, audio=sound, generator=chance(number), **how, **more).images[0]
+
+    pairs = []
+    for number, label in enumerate(photos):
+        other = photos[(number + 1) % len(photos)]
+        output = pipe.edit(
+            "a photo of <audio>", source_prompt=prompt_of("photo", label), audio=sounds[CORE.index(other)],
+            height=64, width=64, generator=chance(number), **how,
+        )  # fmt: skip
+        pairs.append((output.source_images[0], output.images[0]))
     return [
-        [
-            pipe.stylize(prompt, audio=sound, audio_sampling_rate=RATE_HZ, num_inference_steps=STEPS,
-                         guidance_scale=GUIDANCE, generator=torch.Generator().manual_seed(0)).images[0]
-            for sound in heard(sounds)
-        ]
-        for prompt in STYLES
-    ]  # fmt: skip
+        [drawn("a photo of <audio>", place, one, num_candidates=4) for place, one in enumerate(sounds)],
+        [drawn("a drawing of <audio>", place, one, num_candidates=4) for place, one in enumerate(sounds)],
+        [before for before, _ in pairs],
+        [after for _, after in pairs],
+        [pipe.stylize(STYLED, audio=one, generator=chance(0), **how).images[0] for one in sounds],
+    ]
+
+
+def chance(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def save_sheet(path: Path, rows: list[list[Image.Image]]) -> None:
@@ -143,6 +162,8 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="folder of the packs")
     parser.add_argument("--variant", choices=("open", "research"), default="open")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--only", choices=("words", "edits"), help="measure this, keep the rest")
     parser.add_argument("--edits", type=int, default=24, help="photographs that are edited")
     parser.add_argument("--sheets", type=Path, help="folder for sheets of pictures")
     args = parser.parse_args()
@@ -150,14 +171,19 @@ def main() -> int:
     pipe = AudioTokenPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
     found: dict[str, Any] = {"machine": describe(), "variant": args.variant, "steps": STEPS, "guidance": GUIDANCE}
-    found["words"] = {kind: words_bar(pipe, judge, world, kind, args.seeds) for kind in BARS}
-    print(json.dumps(found["words"]), flush=True)
-    found["edited"] = args.edits
-    found["edits"], rows = edits(pipe, judge, world, args.edits)
-    if args.sheets:
-        save_sheet(args.sheets / "edits.png", rows)
-        save_sheet(args.sheets / "styles.png", styles(pipe, world))
     path = RESULTS / f"audio_token_{args.variant}.json"
+    if args.only and path.is_file():
+        found = {**json.loads(path.read_text(encoding="utf-8")), **found}
+    if args.only != "edits":
+        found["candidates"] = args.candidates
+        found["words"] = {kind: words_bar(pipe, judge, world, kind, args.seeds, args.candidates) for kind in BARS}
+        print(json.dumps(found["words"]), flush=True)
+    if args.only != "words":
+        found["edited"] = args.edits
+        found["edits"], rows = edits(pipe, judge, world, args.edits)
+        if args.sheets:
+            save_sheet(args.sheets / "edits.png", rows)
+            save_sheet(args.sheets / "drawn.png", drawn_rows(pipe, world))
     path.write_text(json.dumps(found, indent=2) + "\n")
     print(path)
     return 0

@@ -146,7 +146,7 @@ def words_section(told: dict[str, Any]) -> list[str]:
         "### Sounds as words",
         "",
         '`AudioTokenPipeline.from_pretrained(embedded())` reads "a photo of `<audio>`" with the sound itself in it: '
-        "no label, and one picture each.",
+        f"no label. The best of {told['candidates']} by the matching score:",
         "",
         "| pictures of words | named right by the judge | classes | bar |",
         "| --- | --- | --- | --- |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
@@ -49,3 +50,26 @@ def test_it_is_the_model_that_loads(monkeypatch):
     labels = json.loads((SHIPPED / "labels.json").read_text(encoding="utf-8"))
     banks = json.loads((SHIPPED / "model_index.json").read_text(encoding="utf-8"))["label_banks"]
     assert {"dog", "rooster", "seven"} <= set(labels) and {"photo", "drawing"} == set(banks)
+
+
+def test_its_sounds_are_words():
+    """What is read of "a photo of <audio>" is nearest to what is read of the sound's own label."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("diffusers", reason="diffusers is not installed")
+    from unibrivl.cli.demo_sounds import demo_sound
+    from unibrivl.pipelines import AudioTokenPipeline
+
+    pipe = AudioTokenPipeline.from_pretrained(SHIPPED)
+    nouns = ["a rooster", "a dog", "a clock", "a helicopter", "rain", "a person sneezing"]
+
+    def read(prompt, audio=None):
+        call = {"prompt": prompt}
+        with pipe.hearing(call, audio=audio) if audio is not None else contextlib.nullcontext():
+            return pipe.encode_prompt(call["prompt"], "cpu", 1, False)[0].flatten(1)
+
+    with torch.no_grad():
+        labels_LE = torch.cat([read(f"a photo of {noun}") for noun in nouns])
+        for sound, noun in {"rooster": "a rooster", "helicopter": "a helicopter", "ticking clock": "a clock"}.items():
+            found_1E = read("a photo of <audio>", demo_sound(sound))
+            nearest = torch.nn.functional.cosine_similarity(found_1E, labels_LE).argmax()
+            assert nouns[nearest] == noun, sound
