@@ -115,7 +115,7 @@ class AudioTokenEditPipeline(AudioTokenParts, StableDiffusionPipeline):
         if edit_method == "sdedit":
             return self._sdedit(prompt, image, heard, strength, num_inference_steps, kwargs)
         for name in NOT_HERE:
-            if kwargs.get(name) not in (None, 1):
+            if kwargs.get(name) is not None and not (name == "num_images_per_prompt" and kwargs[name] == 1):
                 raise ValueError(f"{name} is not for edit_method={edit_method!r}: leave it out")
         if edit_method == "ledits++":
             return edited(self, prompt, image, heard, source_prompt or "", num_inference_steps, kwargs)
@@ -139,15 +139,13 @@ class AudioTokenEditPipeline(AudioTokenParts, StableDiffusionPipeline):
         call |= {"prompt": [*sources, *targets], "negative_prompt": negative * (2 * count // len(negative))}
         refused = (refused or rows) if len(refused) != count else [*refused, *refused]
         with self.speaking_of(call, rows, refused), exchanged(self, scheduler=ddim(self.scheduler)):
+            # the picture says how large the call is, which the control has to know
+            way = None if image is None else self._way_back(call, image, count, source_guidance_scale)
             control = self._control(
                 call["prompt"], rows, num_inference_steps, cross_replace_steps, self_replace_steps, local_blend,
                 word_weights, call,
             )  # fmt: skip
-            way = None
-            if image is not None:
-                way = self._way_back(call, image, count, source_guidance_scale)
-            output = self._drawn_together(call, control, way, count)
-        return output
+            return self._drawn_together(call, control, way, count)
 
     # ---- prompt to prompt
 

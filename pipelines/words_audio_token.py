@@ -9,6 +9,9 @@ copies that know a token for each word of each sound, and before a text encoder 
 ordinary word's, whose rows are then overwritten with the words. Vocabulary, weights and what the encoder pools are
 untouched.
 
+Files of pipelines import none of the models, so that their copies run alone; the few lines that training's
+`injection_audio_token` has too stand here for that reason.
+
 Shapes: K words of a sound, D width of a token table, B texts, L ids of each.
 """
 

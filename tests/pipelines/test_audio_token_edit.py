@@ -221,6 +221,7 @@ def test_styles_with_a_picture_and_without(pipe):
         ({"source_prompt": None}, "neither a prompt nor a sound|source_prompt="),
         ({"cross_replace_steps": 2.0}, "from 0 to 1"),
         ({"num_images_per_prompt": 2}, "num_images_per_prompt"),
+        ({"latents": torch.zeros(1, 4, 16, 16)}, "latents is not for"),
         ({"image": "two"}, "2 pictures and 1 prompts"),
         ({"source_prompt": ["a", "b"]}, "2 source prompts and 1 prompts"),
         ({"edit_method": "sdedit", "image": None}, "pass image="),
