@@ -19,6 +19,7 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from .configuration_audio_token import AudioTokenAdapterConfig
+from .configuration_brewclip import BREWCLIP_PRESETS, BrewCLIPConfig
 from .configuration_brivl import BRIVL_VISION_PRESETS, BriVLConfig, BriVLTextConfig, BriVLVisionConfig
 from .configuration_cavmae import CAVMAEAudioConfig, CAVMAEConfig, CAVMAEImageConfig
 from .configuration_cavtmae import CAVTMAEConfig
@@ -31,10 +32,13 @@ from .feature_extraction_mel_encoder import MelEncoderFeatureExtractor
 from .feature_extraction_speechlm import SpeechLMFeatureExtractor
 from .image_processing_brivl import BRIVL_IMAGE_PRESETS, BriVLImageProcessor, detector_boxes
 from .image_processing_cavmae import CAVMAEImageProcessor
+from .matcher_brewclip import BrewCLIPMatcher, HeardSpeech
 from .matcher_cavtmae import CAVTMAEMatcher
 from .matcher_pe_av import FramePreparation, PEAVMatcher
 from .matcher_unibrivl import CLIPMatcher, Matcher, MatcherBase, UniBriVLMatcher
 from .modeling_audio_token import AudioTokenAdapter
+from .modeling_brewclip import BrewCLIPModel
+from .modeling_brewclip_heads import BrewCLIPForSpeechClassification
 from .modeling_brivl import BriVLModel, BriVLTextModel, BriVLVisionModel
 from .modeling_cavmae import CAVMAEAudioModel, CAVMAEImageModel, CAVMAEModel
 from .modeling_cavmae_heads import CAVMAEForAudioClassification, CAVMAEForAudioVisualClassification
@@ -46,10 +50,13 @@ from .modeling_speechlm_pretraining import SpeechLMForPreTraining
 from .modeling_unibrivl import UniBriVLAudioModel, UniBriVLModel
 from .modeling_unibrivl_captioning import UniBriVLForAudioCaptioning
 from .modeling_unibrivl_heads import UniBriVLForAudioClassification
+from .processing_brewclip import BrewCLIPProcessor
 from .processing_unibrivl import UniBriVLProcessor
 from .tokenization_speechlm import SpeechLMPhoneTokenizer
+from .transcription_brewclip import Transcriber
 
 AutoConfig.register("audio_token_adapter", AudioTokenAdapterConfig, exist_ok=True)
+AutoConfig.register("brewclip", BrewCLIPConfig, exist_ok=True)
 AutoConfig.register("brivl", BriVLConfig, exist_ok=True)
 AutoConfig.register("brivl_text", BriVLTextConfig, exist_ok=True)
 AutoConfig.register("brivl_vision", BriVLVisionConfig, exist_ok=True)
@@ -62,6 +69,7 @@ AutoConfig.register("speechlm", SpeechLMConfig, exist_ok=True)
 AutoConfig.register("unibrivl", UniBriVLConfig, exist_ok=True)
 
 AutoModel.register(AudioTokenAdapterConfig, AudioTokenAdapter, exist_ok=True)
+AutoModel.register(BrewCLIPConfig, BrewCLIPModel, exist_ok=True)
 AutoModel.register(BriVLConfig, BriVLModel, exist_ok=True)
 AutoModel.register(BriVLTextConfig, BriVLTextModel, exist_ok=True)
 AutoModel.register(BriVLVisionConfig, BriVLVisionModel, exist_ok=True)
@@ -72,6 +80,7 @@ AutoModel.register(CAVTMAEConfig, CAVTMAEModel, exist_ok=True)
 AutoModel.register(MelEncoderConfig, MelEncoderModel, exist_ok=True)
 AutoModel.register(SpeechLMConfig, SpeechLMModel, exist_ok=True)
 AutoModel.register(UniBriVLConfig, UniBriVLModel, exist_ok=True)
+AutoModelForAudioClassification.register(BrewCLIPConfig, BrewCLIPForSpeechClassification, exist_ok=True)
 AutoModelForAudioClassification.register(CAVMAEConfig, CAVMAEForAudioVisualClassification, exist_ok=True)
 AutoModelForAudioClassification.register(CAVMAEAudioConfig, CAVMAEForAudioClassification, exist_ok=True)
 AutoModelForAudioClassification.register(UniBriVLConfig, UniBriVLForAudioClassification, exist_ok=True)
@@ -89,12 +98,14 @@ AutoImageProcessor.register(BriVLVisionConfig, image_processor_classes={"pil": B
 AutoImageProcessor.register(CAVMAEConfig, image_processor_classes={"pil": CAVMAEImageProcessor}, exist_ok=True)
 AutoImageProcessor.register(CAVMAEImageConfig, image_processor_classes={"pil": CAVMAEImageProcessor}, exist_ok=True)
 AutoImageProcessor.register(CAVTMAEConfig, image_processor_classes={"pil": CAVMAEImageProcessor}, exist_ok=True)
+AutoProcessor.register(BrewCLIPConfig, BrewCLIPProcessor, exist_ok=True)
 AutoProcessor.register(CAVMAEConfig, UniBriVLProcessor, exist_ok=True)
 AutoProcessor.register(CAVTMAEConfig, UniBriVLProcessor, exist_ok=True)
 AutoProcessor.register(UniBriVLConfig, UniBriVLProcessor, exist_ok=True)
 AutoTokenizer.register(SpeechLMConfig, SpeechLMPhoneTokenizer, exist_ok=True)
 
 __all__ = [
+    "BREWCLIP_PRESETS",
     "BRIVL_IMAGE_PRESETS",
     "BRIVL_VISION_PRESETS",
     "SPEECHLM_PRESETS",
@@ -102,6 +113,11 @@ __all__ = [
     "AudioCue",
     "AudioTokenAdapter",
     "AudioTokenAdapterConfig",
+    "BrewCLIPConfig",
+    "BrewCLIPForSpeechClassification",
+    "BrewCLIPMatcher",
+    "BrewCLIPModel",
+    "BrewCLIPProcessor",
     "BriVLConfig",
     "BriVLImageProcessor",
     "BriVLModel",
@@ -125,6 +141,7 @@ __all__ = [
     "CAVTMAEModel",
     "CLIPMatcher",
     "FramePreparation",
+    "HeardSpeech",
     "Matcher",
     "MatcherBase",
     "MelEncoderConfig",
@@ -137,6 +154,7 @@ __all__ = [
     "SpeechLMForPreTraining",
     "SpeechLMModel",
     "SpeechLMPhoneTokenizer",
+    "Transcriber",
     "UniBriVLAudioModel",
     "UniBriVLConfig",
     "UniBriVLForAudioCaptioning",

@@ -70,6 +70,7 @@ class MatcherBase:
     logit_scale = 1.0
     batch_by = "length"  # the safe one of the two: many towers let padding leak into what they make of a clip
     longest_s: float | None = None
+    window_s: float | None = None  # what of a long sound it is best shown at once, where it says so
     texts_differ = False
     min_samples = 1  # shorter clips are followed by silence up to it
 

@@ -7,12 +7,23 @@ from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor, AutoTokenizer
 
+from .matcher_brewclip import BrewCLIPMatcher
 from .matcher_cavtmae import CAVTMAEMatcher
 from .matcher_pe_av import FramePreparation, PEAVMatcher
 from .matcher_unibrivl import CLIPMatcher, UniBriVLMatcher
 from .processing_unibrivl import UniBriVLProcessor
 
-JOINT = ("unibrivl", "cavtmae", "pe_audio_video", "clip", "siglip", "siglip2", "align", "altclip")  # model types
+JOINT = (
+    "unibrivl",
+    "cavtmae",
+    "brewclip",
+    "pe_audio_video",
+    "clip",
+    "siglip",
+    "siglip2",
+    "align",
+    "altclip",
+)  # model types
 FRAME_SIDE = 336  # of PE's vision tower, where its configuration does not say
 PLACES = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")
 
@@ -21,7 +32,7 @@ def matcher_of(model: Any, processor: Any, space: str = "match"):
     """The matcher of a loaded model.
 
     Args:
-        model: UniBriVL, CAVT-MAE, PE-AV, CLIP, SigLIP, ...
+        model: UniBriVL, CAVT-MAE, BrewCLIP, PE-AV, CLIP, SigLIP, ...
         processor: what prepares its input. Of PE-AV whatever carries a `feature_extractor` and a `tokenizer`.
         space (`str`): of UniBriVL's vectors; see `UniBriVLMatcher`.
     """
@@ -32,6 +43,8 @@ def matcher_of(model: Any, processor: Any, space: str = "match"):
         return UniBriVLMatcher(model, processor, space)
     if model.config.model_type == "cavtmae":
         return CAVTMAEMatcher(model, processor)
+    if model.config.model_type == "brewclip":
+        return BrewCLIPMatcher(model, processor)
     if model.config.model_type == "pe_audio_video":
         return PEAVMatcher(model, with_frames(model, processor))
     return CLIPMatcher(model, processor)

@@ -23,8 +23,6 @@ from .layer_mix_unibrivl import KeptLayers, UniBriVLLayerMix, mixing, watch
 from .matcher_unibrivl import UniBriVLMatcher
 from .outputs_unibrivl import UniBriVLAudioOutput, UniBriVLFeatures, UniBriVLOutput
 from .towers_unibrivl import (
-    adopt_tower,
-    build_tower,
     frame_mask_of,
     frames_of,
     image_embedding,
@@ -33,15 +31,12 @@ from .towers_unibrivl import (
     load_image_towers,
     run_audio_tower,
     text_embedding,
+    tower_of,
 )
 
 
 def normalize(embeds_BE: torch.Tensor) -> torch.Tensor:
     return nn.functional.normalize(embeds_BE, dim=-1)
-
-
-def tower_of(config, kind: str, tower: PreTrainedModel | None) -> PreTrainedModel:
-    return build_tower(config, kind) if tower is None else adopt_tower(tower, kind)
 
 
 class UniBriVLPreTrainedModel(FreezesParts):

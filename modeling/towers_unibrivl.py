@@ -242,6 +242,21 @@ def load_image_towers(source, text: bool, **kwargs) -> tuple[PreTrainedModel, Pr
     return _load(TOWERS.get(model_type, AutoModel), source, **kwargs), None
 
 
+def load_text_tower(source, **kwargs) -> PreTrainedModel:
+    """The text encoder of a checkpoint that has one beside pictures, or one that was saved alone; or a model."""
+    if _is_model(source):
+        return adopt_tower(source, "text")
+    model_type = _config_of(source, **kwargs).model_type
+    if model_type in IMAGE_PARTS:
+        return _load(IMAGE_PARTS[model_type][1], source, **kwargs)
+    return _load(TOWERS.get(model_type, AutoModel), source, **kwargs)
+
+
+def tower_of(config, kind: str, tower: PreTrainedModel | None) -> PreTrainedModel:
+    """A new tower, or the one that is there."""
+    return build_tower(config, kind) if tower is None else adopt_tower(tower, kind)
+
+
 def _is_model(source) -> bool:
     if isinstance(source, nn.Module) and not isinstance(source, PreTrainedModel):
         raise ValueError(
@@ -276,5 +291,5 @@ def _config_of(source, **kwargs) -> PreTrainedConfig:
 
 __all__ = [
     "adopt_tower", "build_tower", "frame_mask_of", "frames_of", "image_embedding", "layers_to_mix", "load_audio_tower",
-    "load_image_towers", "run_audio_tower", "text_embedding",
+    "load_image_towers", "load_text_tower", "run_audio_tower", "text_embedding", "tower_of",
 ]  # fmt: skip

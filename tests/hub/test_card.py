@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_brewclip
 import tiny_brivl
 import tiny_cavmae
 import tiny_cavtmae
@@ -120,6 +121,10 @@ def long_cavtmae_processor():
     return processor
 
 
+def brewclip_head():
+    return modeling.BrewCLIPForSpeechClassification(tiny_brewclip.config(num_labels=3))
+
+
 def speechlm(named: str):
     return lambda: getattr(modeling, named)(modeling.SpeechLMConfig(**SPEECHLM))
 
@@ -148,6 +153,8 @@ SAVED = {
     "CAVMAEAudioModel": (cavmae("CAVMAEAudioModel"), cavmae_sounds),
     "CAVMAEImageModel": (cavmae("CAVMAEImageModel"), lambda: modeling.CAVMAEImageProcessor(size=32, crop_size=32)),
     "CAVTMAEModel": (long_cavtmae, long_cavtmae_processor),
+    "BrewCLIPModel": (tiny_brewclip.build, tiny_brewclip.processor),
+    "BrewCLIPForSpeechClassification": (brewclip_head, tiny_brewclip.processor),
     "CAVMAEForPreTraining": (cavmae("CAVMAEForPreTraining"), cavmae_pairs),
     "CAVMAEForAudioClassification": (cavmae("CAVMAEForAudioClassification"), cavmae_sounds),
     "CAVMAEForAudioVisualClassification": (cavmae("CAVMAEForAudioVisualClassification"), cavmae_pairs),
@@ -160,6 +167,7 @@ SAVED = {
     "UniBriVLForAudioCaptioning": (captioner, lambda: processor(tokenizer=words())),
 }
 TASKS = {
+    "BrewCLIPForSpeechClassification": "audio-classification",
     "SpeechLMForCTC": "automatic-speech-recognition",
     "UniBriVLForAudioClassification": "audio-classification",
     "UniBriVLForAudioCaptioning": "audio-text-to-text",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import flat_reader
 import pytest
+import tiny_brewclip
 import tiny_cavmae
 import tiny_cavtmae
 import torch
@@ -50,6 +51,7 @@ from unibrivl.hub.flat import ALONE, MODELS, PREPARERS, write_code
 from unibrivl.modeling import (
     AudioTokenAdapter,
     AudioTokenAdapterConfig,
+    BrewCLIPForSpeechClassification,
     BriVLConfig,
     BriVLImageProcessor,
     BriVLModel,
@@ -200,6 +202,16 @@ def cases() -> dict:
             tiny_cavtmae.build(),
             [call(**tiny_cavtmae.everything())],
             (tiny_cavtmae.processor(),),
+        ),
+        "brewclip": (
+            tiny_brewclip.build(),
+            [call(**tiny_brewclip.batch(0.5, 1.0), pixel_values=tiny_brewclip.pixels(2))],
+            (tiny_brewclip.processor(),),
+        ),
+        "brewclip-classes": (
+            BrewCLIPForSpeechClassification(tiny_brewclip.config(num_labels=3)),
+            [call(**tiny_brewclip.batch(0.5, 1.0))],
+            (),
         ),
         "cavmae-pretraining": (tiny_cavmae.build(CAVMAEForPreTraining), [call(**pairs, **tiny_cavmae.noise())], ()),
         "cavmae-classes": (tiny_cavmae.build(CAVMAEForAudioVisualClassification), [call(**pairs)], ()),

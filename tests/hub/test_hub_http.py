@@ -10,6 +10,7 @@ import os
 from functools import partial
 
 import pytest
+import tiny_brewclip
 import tiny_brivl
 import tiny_cavmae
 import tiny_cavtmae
@@ -140,6 +141,8 @@ def every_model() -> dict:
         "AudioTokenAdapter": lambda: modeling.AudioTokenAdapter(
             modeling.AudioTokenAdapterConfig(audio_width=24, token_widths={"text_encoder": 32}, hidden_size=16)
         ),
+        "BrewCLIPForSpeechClassification": lambda: modeling.BrewCLIPForSpeechClassification(tiny_brewclip.config()),
+        "BrewCLIPModel": tiny_brewclip.build,
         "BriVLModel": tiny_brivl.build,
         "BriVLTextModel": lambda: tiny_brivl.build(modeling.BriVLTextModel),
         "BriVLVisionModel": lambda: tiny_brivl.build(modeling.BriVLVisionModel),

@@ -263,7 +263,8 @@ def checked_window(matcher, window_s: float | None) -> float:
     """The window of a matcher; one that is longer than what its feature extractor hears would lose the rest."""
     longest = matcher.longest_s
     if window_s is None:
-        return WINDOW_S if longest is None else min(WINDOW_S, longest)
+        usual = getattr(matcher, "window_s", None) or WINDOW_S
+        return usual if longest is None else min(usual, longest)
     if not 0 < window_s < float("inf"):
         raise ValueError(f"window_s must be a positive number of seconds, got {window_s}")
     if longest is not None and window_s > longest:

@@ -27,6 +27,7 @@ TASKS = {
     "UniBriVLForAudioClassification": "audio-classification",
     "UniBriVLForAudioCaptioning": "audio-text-to-text",
     "AudioTokenAdapter": "text-to-image",
+    "BrewCLIPForSpeechClassification": "audio-classification",
     "BriVLVisionModel": "image-feature-extraction",
     "CAVMAEForAudioClassification": "audio-classification",
     "CAVMAEForAudioVisualClassification": "audio-classification",

@@ -25,8 +25,8 @@ from unibrivl.hub.records import (
 )
 
 OURS = (
-    "audio_token_adapter", "speechlm", "brivl", "brivl_vision", "brivl_text", "cavmae", "cavmae_audio", "cavmae_image",
-    "cavtmae", "mel_encoder", "unibrivl",
+    "audio_token_adapter", "brewclip", "speechlm", "brivl", "brivl_vision", "brivl_text", "cavmae", "cavmae_audio",
+    "cavmae_image", "cavtmae", "mel_encoder", "unibrivl",
 )  # fmt: skip
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
           "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
@@ -56,7 +56,8 @@ CAVMAE = (
     ("decoder", (), ("decoder.",)),
 )
 # model_type -> how the names of its trunk begin in a model with heads
-UNDER_HEAD = {"speechlm": "speechlm.", "cavmae": "cavmae.", "cavmae_audio": "cavmae.", "cavmae_image": "cavmae."}
+UNDER_HEAD = {"speechlm": "speechlm.", "cavmae": "cavmae.", "cavmae_audio": "cavmae.", "cavmae_image": "cavmae.",
+              "brewclip": "brewclip."}  # fmt: skip
 # model_type -> its parts: name, where in the configuration it stands, how the names of its tensors begin
 PARTS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = {
     "unibrivl": (
@@ -77,6 +78,14 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = {
         ("text tower", ("text_config",), ("text_model.",)),
         ("projections", (), ("audio_projection.", "image_projection.", "text_projection.")),
     ),
+    "brewclip": (
+        ("audio tower", ("audio_config",), ("audio_model.",)),
+        ("image tower", ("vision_config",), ("vision_model.",)),
+        ("text tower", ("text_config",), ("text_model.",)),
+        ("end-to-end channel", (), ("e2e.", "layer_mix.")),
+        ("keywords", (), ("keywords.",)),
+        ("prompts and fusion", (), ("prompts", "vision_prompts.", "fusion.", "temperature")),
+    ),
     "mel_encoder": (("backbone", ("backbone_config",), ("backbone.",)),),
     "brivl": IMAGE_AND_TEXT,
     **dict.fromkeys(("clip", "siglip", "siglip2", "altclip", "align"), IMAGE_AND_TEXT),
@@ -90,7 +99,7 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = {
 REST = "heads and joints"
 
 # classes whose vectors of several kinds can be compared -> the kinds that need no part beside the model to be known
-JOINT = {"UniBriVLModel": (), "CAVTMAEModel": (), "PeAudioVideoModel": ("audio", "image", "text")}
+JOINT = {"UniBriVLModel": (), "CAVTMAEModel": (), "BrewCLIPModel": (), "PeAudioVideoModel": ("audio", "image", "text")}
 KIND_OF_PART = {
     "feature_extractor": "audio",
     "image_processor": "image",
@@ -441,6 +450,9 @@ def joint_width(config: Mapping, named: str | None, headers: Mapping[str, Header
         return sum(known) if len(known) == len(widths) else None
     if named == "CAVTMAEModel":
         width = config.get("projection_dim") or _object(config.get("audio_config")).get("hidden_size")
+        return width if isinstance(width, int) else None
+    if named == "BrewCLIPModel":
+        width = _object(config.get("text_config")).get("projection_dim")
         return width if isinstance(width, int) else None
     if named == "PeAudioVideoModel":
         head = headers.get("audio_model.audio_head.proj.weight")

@@ -44,6 +44,11 @@ MODELS: dict[str, dict[str, str]] = {
         "AutoConfig": "configuration_cavmae.CAVMAEImageConfig",
         "AutoModel": "modeling_cavmae.CAVMAEImageModel",
     },
+    "brewclip": {
+        "AutoConfig": "configuration_brewclip.BrewCLIPConfig",
+        "AutoModel": "modeling_brewclip.BrewCLIPModel",
+        "AutoModelForAudioClassification": "modeling_brewclip_heads.BrewCLIPForSpeechClassification",
+    },
     "cavtmae": {"AutoConfig": "configuration_cavtmae.CAVTMAEConfig", "AutoModel": "modeling_cavtmae.CAVTMAEModel"},
     "mel_encoder": {
         "AutoConfig": "configuration_mel_encoder.MelEncoderConfig",
@@ -72,6 +77,7 @@ ALONE = {
 }
 # class of what prepares inputs -> its Auto class and its file
 PREPARERS = {
+    "BrewCLIPProcessor": ("AutoProcessor", "processing_brewclip"),
     "BriVLImageProcessor": ("AutoImageProcessor", "image_processing_brivl"),
     "CAVMAEFeatureExtractor": ("AutoFeatureExtractor", "feature_extraction_cavmae"),
     "CAVMAEImageProcessor": ("AutoImageProcessor", "image_processing_cavmae"),

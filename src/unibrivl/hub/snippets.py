@@ -21,7 +21,7 @@ def example(facts: Mapping[str, Any], source: str) -> str:
     named, prepares = facts.get("class"), facts.get("prepares") or []
     if facts.get("adapter_of"):
         return _adapted(str(named), facts["adapter_of"], source)
-    if facts.get("embeds"):
+    if facts.get("embeds") and named not in EXAMPLES:
         return _joined(facts["embeds"], source)
     write = EXAMPLES.get(str(named))
     lines = write(str(named), source, prepares) if write else None
@@ -135,16 +135,18 @@ def _letters(named: str, source: str, prepares: list[str]) -> list[str] | None:
     return _heard(named, source, prepares, ["print(output.logits.argmax(-1))  # a letter's number for each frame"])
 
 
-def _processed(named: str, source: str, prepares: list[str], last: list[str]) -> list[str] | None:
+def _processed(
+    named: str, source: str, prepares: list[str], last: list[str], processor: str = "UniBriVLProcessor"
+) -> list[str] | None:
     if "feature_extractor" not in prepares:
         return None
     return [
         "import torch",
         "from unibrivl import load_audio",
-        f"from unibrivl.modeling import {named}, UniBriVLProcessor",
+        f"from unibrivl.modeling import {named}, {processor}",
         "",
         f'model = {named}.from_pretrained("{source}")',
-        f'processor = UniBriVLProcessor.from_pretrained("{source}")',
+        f'processor = {processor}.from_pretrained("{source}")',
         'sound = load_audio("dog.wav", rate_hz=processor.feature_extractor.sampling_rate)',
         "with torch.no_grad():",
         *last,
@@ -162,6 +164,25 @@ def _classes(named: str, source: str, prepares: list[str]) -> list[str] | None:
         "print(model.config.id2label[int(logits.argmax())])",
     ]
     return _processed(named, source, prepares, last)
+
+
+def _spoken(named: str, source: str, prepares: list[str]) -> list[str] | None:
+    """A sound with its transcript, so that no Whisper has to be at hand."""
+    if not {"feature_extractor", "tokenizer"} <= set(prepares):
+        return None
+    model, last = (
+        named,
+        [
+            '    heard = model.as_matcher(processor).hear(sound, ["a dog barks"])  # or without the text',
+            "print({name: vectors.shape for name, vectors in heard.channels.items()}, heard.fused.shape)",
+        ],
+    )
+    if not named.endswith("Model"):
+        last = [
+            '    logits = model(**processor(audio=sound, text="a dog barks")).logits',
+            "print(model.config.id2label[int(logits.argmax())])",
+        ]
+    return _processed(model, source, prepares, last, "BrewCLIPProcessor")
 
 
 def _caption(named: str, source: str, prepares: list[str]) -> list[str] | None:
@@ -189,6 +210,8 @@ def _seen(named: str, source: str, prepares: list[str]) -> list[str] | None:
 
 
 EXAMPLES: dict[str, Callable[[str, str, list[str]], list[str] | None]] = {
+    "BrewCLIPForSpeechClassification": _spoken,
+    "BrewCLIPModel": _spoken,
     "SpeechLMModel": _frames,
     "SpeechLMForPreTraining": _trunk,
     "SpeechLMForCTC": _letters,
