@@ -35,9 +35,18 @@ class Retrieval:
         collate: makes batches of examples.
         batch_size (`int`): examples of a forward pass.
         most (`int`): sounds, and pictures, that are asked at most.
+        spaces: which of the two a model has; BrewCLIP has one, "shared".
     """
 
-    def __init__(self, pairs: Pairs, collate: Collate, batch_size: int, most: int = 1000):
+    def __init__(
+        self,
+        pairs: Pairs,
+        collate: Collate,
+        batch_size: int,
+        most: int = 1000,
+        spaces: tuple[str, ...] = ("shared", "native"),
+    ):
+        self.spaces = spaces
         self.pairs, self.collate, self.batch_size = pairs, collate, batch_size
         self.sounds = some(range(len(pairs)), most)
         if pairs.by_label:
@@ -84,7 +93,7 @@ class Retrieval:
         def embed(places: list[int]):
             heard = [self.pairs.heard(self.pairs.sounds[place], Draw(place, 0, 0)) for place in places]
             output = model(**on(self.collate(heard), model), return_dict=True)
-            return output.audio_embeds, output.native_audio_embeds
+            return [getattr(output, field) for field in self._fields("audio_embeds")]
 
         return self._embedded(self.sounds, embed, "sounds")
 
@@ -96,15 +105,20 @@ class Retrieval:
             if "image_embeds" in seen[0]:
                 native_BV = torch.from_numpy(np.stack([one["image_embeds"] for one in seen]))
                 native_BV = native_BV.to(device_of(model))
-                return bare(model).project_image(native_BV), native_BV
+                made = {"shared": bare(model).project_image(native_BV), "native": native_BV}
+                return [made[space] for space in self.spaces]
             pictures = [one["image"] for one in seen]
             pixels = self.collate.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
             output = model(pixel_values=pixels.to(device_of(model)), return_dict=True)
-            return output.image_embeds, output.native_image_embeds
+            return [getattr(output, field) for field in self._fields("image_embeds")]
 
         return self._embedded(self.pictures, embed, "pictures")
 
-    def _embedded(self, places: list[int], embed: Callable[[list[int]], tuple], what: str) -> np.ndarray:
+    def _fields(self, name: str) -> list[str]:
+        """Of a model's output, in the order of the spaces."""
+        return [name if space == "shared" else f"native_{name}" for space in self.spaces]
+
+    def _embedded(self, places: list[int], embed: Callable[[list[int]], list], what: str) -> np.ndarray:
         rows = []
         for start in tqdm(range(0, len(places), self.batch_size), desc=what, leave=False, disable=None):
             both = embed(places[start : start + self.batch_size])

@@ -5,6 +5,7 @@
 | sounds with their pictures | `cx`: UniBriVL's, over two queues, for any batch size; `in_batch`: large batches |
 | pictures with texts | `moco`: BriVL's two queues; `in_batch` with its pairs |
 | sounds, pictures and labels, many of them alike | `distillation`: AAI's softer targets |
+| spoken captions, transcripts and pictures | `brewclip`: the fused vector and both channels |
 | the same, and CAVT-MAE, whose temperature is learned | `cavtmae`: AAI's own |
 | sounds with their pictures, to begin with | `cavmae`: CAV-MAE's pre-training |
 | sounds with units, units with letters | `speechlm`: SpeechLM's own pre-training |
@@ -15,6 +16,7 @@
 from __future__ import annotations
 
 from unibrivl.training.objectives.base import Objective
+from unibrivl.training.objectives.brewclip import BrewCLIPLoss
 from unibrivl.training.objectives.cavmae import CAVMAELoss
 from unibrivl.training.objectives.cavtmae import CAVTMAELoss
 from unibrivl.training.objectives.cx import CXLoss
@@ -26,6 +28,7 @@ from unibrivl.training.objectives.speechlm import SpeechLMLoss
 from unibrivl.training.objectives.supervised import SupervisedLoss
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "brewclip": BrewCLIPLoss,
     "cavmae": CAVMAELoss,
     "cavtmae": CAVTMAELoss,
     "cx": CXLoss,
@@ -39,6 +42,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 __all__ = [
     "OBJECTIVES",
+    "BrewCLIPLoss",
     "CAVMAELoss",
     "CAVTMAELoss",
     "CXLoss",

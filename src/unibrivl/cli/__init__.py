@@ -33,6 +33,7 @@ VERBS = {
     "replay": "make a picture again from the receipt inside it, and say what is different",
     "serve": "a web page on this machine: choose a sound, see what is heard and drawn",
     "stylize": "a picture in the style of a sound, drawn anew or from one of yours",
+    "transcribe": "what is said in each sound of a folder, written down once, in a run that goes on",
     "train": "run a recipe: train a model, or go on where a run was killed",
 }
 

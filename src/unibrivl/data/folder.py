@@ -17,6 +17,7 @@ from typing import Any, Literal
 from unibrivl.data.layout import as_listing, describe, kind_of, subfolders, walk
 from unibrivl.data.records import DatasetError, Listing, Sample
 from unibrivl.data.tables import SUFFIXES, columns_of, is_empty, nearest, number, read_rows
+from unibrivl.data.transcripts import PREFIX as TRANSCRIPTS
 
 __all__ = ["load"]
 
@@ -87,7 +88,9 @@ def choose(folder: str) -> Literal["rows", "stems", "labels"]:
 
 
 def tables_in(folder: str) -> list[str]:
-    return sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and name[0] != ".")
+    """Names of tables of samples; transcripts, which lie beside sounds as well, are none."""
+    names = (name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES))
+    return sorted(name for name in names if not name.startswith((".", TRANSCRIPTS)))
 
 
 def the_table(folder: str) -> str:
