@@ -375,7 +375,7 @@ def main() -> int:
     parser.add_argument("--halving", type=int, default=50, help="sounds for the halving bar; 0 leaves it out")
     parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--sheets", type=Path, help="folder for sheets of pictures")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure these, keep the rest")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS, help="measure these, keep the rest")
     parser.add_argument("--zero-shot", type=Path, help="folder of a run of small_sounds with data.held_classes")
     args = parser.parse_args()
     world = SmallWorld(SmallWorldData(args.data, args.variant))

@@ -223,7 +223,8 @@ def parse(text: str, hint: Any, key: str) -> Any:
         raise ConfigError(f"{key} must be one of {', '.join(map(str, choices))}; got {text!r}")
     if typing.get_origin(hint) is tuple:
         inside = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text  # but "dog (1)" is a name
-        parts = [part.strip() for part in inside.split(",") if part.strip()]
+        quotes = "" if inside is text else "\"'"  # as JSON and Python write names in brackets
+        parts = [part.strip().strip(quotes) if quotes else part.strip() for part in inside.split(",") if part.strip()]
         kinds = [choices[0]] * len(parts) if choices[1:] == (...,) else list(choices)
         if len(kinds) != len(parts):
             raise ConfigError(f"{key} takes {len(kinds)} values with commas between them; got {text!r}")

@@ -94,6 +94,10 @@ def test_nothing_is_mixed_for_the_queues(packs, folders):
 def test_held_classes_are_not_heard_at_all(packs, folders):
     parts = built("small_sounds", packs, folders, "data.held_classes=dog,seven")
     assert {"dog", "seven"}.isdisjoint(parts.data.labels) and {"rain", "six"} <= set(parts.data.labels)
+    quoted = built("small_sounds", packs, folders, 'data.held_classes=["dog", "seven"]')
+    assert len(quoted.data) == len(parts.data)
+    with pytest.raises(ConfigError, match="no such class is heard"):
+        built("small_sounds", packs, folders, "data.held_classes=hound")
 
 
 def test_a_fold_is_held_out_and_test_clips_never_train(packs, folders):

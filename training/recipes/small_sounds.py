@@ -287,6 +287,11 @@ class HeardPairs:
         words: Callable[[Sequence[str]], torch.Tensor],
         seen: Callable[[Sequence[Item]], torch.Tensor],
     ):
+        heard = {one.label for one in world.sounds("train")}
+        if strange := sorted(set(settings.held_classes) - heard):
+            raise ConfigError(
+                f"data.held_classes names {strange[0]!r}, and no such class is heard: {', '.join(sorted(heard))}"
+            )
         held = {one.id for one in evaluated(world, settings)} if settings.validation_fold is not None else set()
         self.items = [
             one for one in world.sounds("train") if one.id not in held and one.label not in settings.held_classes
