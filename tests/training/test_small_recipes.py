@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_packs import write_packs
 
-from unibrivl.training.config import override
+from unibrivl.training.config import ConfigError, override
 from unibrivl.training.recipes import load_recipe
 from unibrivl.training.sampler import Draw
 
