@@ -26,6 +26,7 @@ RECIPES = {
     "small_latents": "the embedded model's autoencoder of pictures",
     "small_pictures": "the embedded model's image tower, or the judge of its pictures",
     "small_sounds": "the embedded model's UniBriVL: sounds meet pictures and words",
+    "small_tone": "a small BrewCLIP from nothing tells how something was said, on actors it has not heard",
     "small_words": "the embedded model's tokenizer and text encoder, in the image tower's space",
     "tones": "coloured tones: a world that is made up as it trains, in under a minute, to check that everything works",
 }
