@@ -1,6 +1,6 @@
 """BrewCLIP with a head: spoken sounds to classes, such as the tone of voice.
 
-The head sees the fused vector of a sound, of length one. With `freeze_brewclip` nothing else trains.
+The head sees the direction of a sound's fused vector. With `freeze_brewclip` nothing else trains.
 
 Shapes: B sounds, E width of the space, C classes.
 """
@@ -21,7 +21,7 @@ from .modeling_unibrivl_heads import classification_loss
 
 
 class BrewCLIPForSpeechClassification(BrewCLIPPreTrainedModel):
-    """One linear layer on the fused vector."""
+    """One linear layer on the fused vector, brought to one length."""
 
     input_modalities = ("audio", "text")
 
@@ -78,7 +78,9 @@ class BrewCLIPForSpeechClassification(BrewCLIPPreTrainedModel):
             frame_mask=frame_mask, audio_rows=audio_rows, text_channel_embeds=text_channel_embeds, channels=channels,
             fusion_weight=fusion_weight, return_dict=True, **kwargs,
         )  # fmt: skip
-        logits = self.classifier(heard.pooler_output.to(self.classifier.weight.dtype))
+        # numbers of about one: on those of a vector of length one a linear layer takes long to learn
+        features_BE = heard.pooler_output * heard.pooler_output.shape[1] ** 0.5
+        logits = self.classifier(features_BE.to(self.classifier.weight.dtype))
         return SequenceClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config), logits=logits
         )

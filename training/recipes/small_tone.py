@@ -103,11 +103,11 @@ def config() -> RunConfig:
         model=SmallToneModel(),
         data=SmallToneData(),
         objective=SmallToneObjective(),
-        steps=600,
+        steps=400,
         batch_size=32,
         learning_rate=1e-3,  # OURS: a residual network from nothing
         weight_decay=0.05,  # ConvNeXt paper: its AdamW
-        warmup=60,
+        warmup=40,
         betas=(0.9, 0.999),  # torch: AdamW's default
         evaluate_every=200,  # to be looked at: without a primary metric the last step counts, and nothing is chosen
         save_every=100,
