@@ -1,12 +1,12 @@
-"""Spoken captions for the small world's pictures: said by many voices of a free synthesiser, in noise, and written down
-with errors.
+"""Spoken captions for the small world's pictures: said by voices of a free synthesiser, in noise, written down with
+errors.
 
     pip install espeakng-loader==0.2.4 soxr
     python benchmarks/spoken_captions.py --data PACKS --out runs/spoken
 
 Pictures are those of the packs' variant `open`, each with a caption of its own wording. Voices of the test part, and
 its pictures, are not in the training part. Writes `metadata.csv` (a table that `unibrivl.data.load` takes), sounds,
-pictures, and transcripts. These are the captions with words exchanged, left out and put in, more of them the louder the
+pictures, and transcripts. These are the captions with words exchanged, left out and put in, more of them in louder
 noise (`RATES`). With `--asr pocketsphinx` (pip install pocketsphinx==5.1.1) they are a real recogniser's with its own
 general language model: it gets nine words of ten wrong of these voices, and takes two seconds a caption. A second call
 with the same arguments goes on where the first was stopped.
@@ -42,8 +42,8 @@ VOICES = {"train": ("m1", "m2", "m3", "m4", "m5", "f1", "f2", "f3"), "test": ("m
 OPENINGS = ("", "", "this is ", "here is ", "I see ", "look, ", "there is ", "it shows ")
 RATES = (0.75, 0.1)  # chance of an error in a word, at the lowest and the highest ratio of speech to noise
 STRANGE = (
-    "the and that what where when lovely today have given thought coffee machine why haven't three right into with for "
-    "was other great people house later never again little money paper garden window morning water street"
+    "the and that what where when lovely today have given thought coffee machine why haven't three right into with "
+    "for was other great people house later never again little money paper garden window morning water street"
 ).split()
 FIELDS = ("id", "audio", "image", "text", "label", "split", "voice", "snr_db")
 
@@ -175,9 +175,8 @@ def main() -> int:
     for split in ("train", "test"):
         some = [row for row in rows if row[5] == split]
         rate = word_error_rate([row[3] for row in some], [written[row[1].replace(os.sep, "/")].text for row in some])
-        print(
-            f"{split}: {len(some)} captions of {len({row[2] for row in some})} pictures, word error rate {rate.rate:.3f}"
-        )
+        pictures = len({row[2] for row in some})
+        print(f"{split}: {len(some)} captions of {pictures} pictures, word error rate {rate.rate:.3f}")
     return 0
 
 

@@ -20,6 +20,7 @@ RECIPES = {
     "photos": "a small image tower learns to name a pack's pictures, for sounds_and_pictures",
     "sounds": "the tower of sounds_and_pictures learns ESC-10 by its classes: what that is measured against",
     "sounds_and_pictures": "a small UniBriVL learns from real recordings and pictures that share a label",
+    "small_brewclip": "a small BrewCLIP from nothing: spoken captions in noise find pictures of their class",
     "small_cavmae": "a small CAV-MAE from nothing: sounds and pictures of one class, hidden and rebuilt",
     "small_cavtmae": "a small CAVT-MAE from it: sounds meet words and pictures that stay where they are",
     "small_generator": "the embedded model's UNet: pictures from texts",
