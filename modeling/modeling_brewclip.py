@@ -216,6 +216,7 @@ class BrewCLIPModel(BrewCLIPPreTrainedModel):
         if sound is None:
             raise ValueError("pass sound: input_features, or input_values, as the feature extractor makes them")
         mixes = self.layer_mix is not None
+        kwargs = {name: value for name, value in kwargs.items() if not name.startswith("output_")}
         output = run_audio_tower(self.audio_model, sound, None if self._whisper else attention_mask,
                                  output_hidden_states=mixes, **kwargs)  # fmt: skip
         if mixes:
@@ -330,13 +331,19 @@ class BrewCLIPModel(BrewCLIPPreTrainedModel):
 
     @can_return_tuple
     def get_text_features(
-        self, input_ids: torch.Tensor, text_attention_mask: torch.Tensor | None = None, *, prompted: bool = True
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        text_attention_mask: torch.Tensor | None = None,
+        prompted: bool = True,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Written texts; `pooler_output` (B, E), not normalised.
 
         Args:
-            input_ids, text_attention_mask (`torch.LongTensor`): (B, L), of any length; all behind the first end of a
-                text is padding, whatever the mask says.
+            input_ids, attention_mask (`torch.LongTensor`): (B, L), of any length; all behind the first end of a text
+                is padding, whatever the mask says.
             prompted (`bool`): with the learned prompts, as transcripts are read; without, as CLIP reads.
         """
         config = self.text_model.config
@@ -361,6 +368,8 @@ class BrewCLIPModel(BrewCLIPPreTrainedModel):
         return BaseModelOutputWithPooling(
             last_hidden_state=getattr(output, "last_hidden_state", None),
             pooler_output=image_embedding(self.vision_model, output),
+            hidden_states=getattr(output, "hidden_states", None),
+            attentions=getattr(output, "attentions", None),
         )
 
     get_image_features = get_native_image_features

@@ -173,3 +173,23 @@ class TestSpeechCLIP:
         assert set(model.get_audio_features(**self.sounds()).keyword_ids.unique().tolist()) <= {3, 4, 5}
         with pytest.raises(ValueError, match="no row would be left"):
             model.keywords.allow([9])
+
+
+def test_explain_tells_what_was_said_and_what_each_channel_found():
+    from unibrivl.embedder.embedder import Embedder
+
+    model = Embedder(matcher(transcriber=transcriber()))
+    sounds = [unibrivl.Waveform(clip, tiny.RATE_HZ) for clip in tiny.clips(0.5, 0.8)]
+    pictures = model.encode_image([Image.new("RGB", (40, 30), colour) for colour in ("red", "green", "blue")])
+    plain = model.rank(sounds, pictures)
+    told = model.rank(sounds, pictures, explain=True)
+    assert [one.transcript for one in told] == transcriber()([sound.samples for sound in sounds])
+    for one, expected in zip(told, plain, strict=True):
+        assert list(zip(one.ids, one.scores, strict=True)) == [
+            (name, pytest.approx(value)) for name, value in expected
+        ]
+        assert set(one.channels) == {"text", "e2e"} and len(one.channels["e2e"]) == 3
+    assert [len(one.ids) for one in model.rank(sounds, pictures, explain=True, top=1)] == [1, 1]
+    assert set(model.classify(sounds[0], ["a b", "c"], explain=True)[0].ids) == {"a b", "c"}
+    with pytest.raises(ValueError, match="pass the sounds"):
+        model.rank(model.encode_audio(sounds), pictures, explain=True)

@@ -3,7 +3,9 @@
 from unibrivl.embedder.bulk import BulkReport, embed_files
 from unibrivl.embedder.embedder import NONE_OF_THESE, Calibration, Embedder
 from unibrivl.embedder.embeddings import Embeddings, Failure, FingerprintMismatch
+from unibrivl.embedder.explained import Explained
 from unibrivl.embedder.loading import load
+from unibrivl.embedder.transcribe import TranscribeReport, transcribe_files
 from unibrivl.embedder.vector_file import read_vectors
 
 __all__ = [
@@ -12,9 +14,12 @@ __all__ = [
     "Calibration",
     "Embedder",
     "Embeddings",
+    "Explained",
     "Failure",
     "FingerprintMismatch",
+    "TranscribeReport",
     "embed_files",
     "load",
     "read_vectors",
+    "transcribe_files",
 ]

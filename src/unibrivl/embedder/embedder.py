@@ -22,6 +22,7 @@ from unibrivl.audio import Waveform
 from unibrivl.data.pictures import open_picture
 from unibrivl.embedder import sounds
 from unibrivl.embedder.embeddings import Embeddings, Failure
+from unibrivl.embedder.explained import Explained, explain
 from unibrivl.hub.fingerprint import fingerprint
 
 NONE_OF_THESE = "none of these"
@@ -207,10 +208,13 @@ class Embedder:
         """Cosines, (len(left), len(right)); of one model or an error."""
         return left.similarity(right)
 
-    def classify(self, sources: Any, labels: Sequence[str], *, template: str = "{label}") -> list[dict[str, float]]:
+    def classify(
+        self, sources: Any, labels: Sequence[str], *, template: str = "{label}", explain: bool = False
+    ) -> list[Any]:
         """Probabilities of the labels for each sound, highest first; they sum to one.
 
-        Without a calibration that knows "none of these" every sound is taken to be one of the labels.
+        Without a calibration that knows "none of these" every sound is taken to be one of the labels. With `explain`,
+        of a model of several channels, an `Explained` for each sound instead: cosines, and the transcript.
         """
         if isinstance(labels, str):
             raise ValueError("labels is a list of labels, and not one string")
@@ -221,8 +225,10 @@ class Embedder:
             raise ValueError(f"{NONE_OF_THESE!r} is what the calibrated answer calls itself: leave that label out")
         if len(labels) < (1 if self.calibration.none_logit is not None else 2):
             raise ValueError("classify needs at least two different labels")
-        audio = sources if isinstance(sources, Embeddings) else self.encode_audio(sources)
         texts = self.encode_text([template.replace("{label}", label) for label in labels])
+        if explain:
+            return self.explained(sources, replace(texts, ids=tuple(labels)))
+        audio = sources if isinstance(sources, Embeddings) else self.encode_audio(sources)
         logits_NL = self.similarity(audio, texts) * self.calibration.scale
         if self.calibration.none_logit is not None:
             logits_NL = np.concatenate([logits_NL, np.full((len(audio), 1), self.calibration.none_logit)], axis=1)
@@ -234,14 +240,39 @@ class Embedder:
             for row in probabilities_NL
         ]
 
-    def rank(self, audio: Any, images: Any, *, top: int | None = None) -> list[list[tuple[str, float]]]:
-        """For each sound the pictures by how well they fit, (id, cosine), best first. Takes Embeddings as they are."""
+    def rank(self, audio: Any, images: Any, *, top: int | None = None, explain: bool = False) -> list[Any]:
+        """For each sound the pictures by how well they fit, (id, cosine), best first. Takes Embeddings as they are.
+
+        Args:
+            explain (`bool`): of a model of several channels, such as BrewCLIP: for each sound an `Explained` instead,
+                with the transcript and each channel's own scores. Sounds must then be sounds.
+        """
+        if explain:
+            return self.explained(audio, images if isinstance(images, Embeddings) else self.encode_image(images), top)
         audio = audio if isinstance(audio, Embeddings) else self.encode_audio(audio)
         images = images if isinstance(images, Embeddings) else self.encode_image(images)
         scores_NM = self.similarity(audio, images)
         return [
             [(images.ids[column], float(row[column])) for column in np.argsort(-row, kind="stable")[:top]]
             for row in scores_NM
+        ]
+
+    def explained(self, audio: Any, things: Embeddings, top: int | None = None) -> list[Explained]:
+        """What each channel made of sounds, against pictures or texts; see `rank`."""
+        if isinstance(audio, Embeddings):
+            raise ValueError("vectors do not tell what was heard: pass the sounds themselves with explain=True")
+        sources = as_list(audio, (str, bytes, os.PathLike, Waveform, np.ndarray, torch.Tensor, dict))
+        found = explain(self.matcher, sources, as_ids(sources, None), things, batch_size=self.batch_size)
+        if top is None:
+            return found
+        return [
+            replace(
+                one,
+                ids=one.ids[:top],
+                scores=one.scores[:top],
+                channels={name: scores[:top] for name, scores in one.channels.items()},
+            )
+            for one in found
         ]
 
     def _run(self, encode, things, **kwargs) -> np.ndarray:
