@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from diffusers import DPMSolverMultistepScheduler, LEditsPPPipelineStableDiffusion
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, LEditsPPPipelineStableDiffusion
 
 from .mixin_audio_token import said
 from .words_audio_token import Speaker, Words
@@ -32,12 +32,22 @@ def looks_at_a_quarter(unet: Any) -> bool:
     return len(blocks) > 2 and "CrossAttn" in blocks[2]
 
 
+def takes(pipe: Any) -> bool:
+    """Whether the pictures of a base can be inverted by it, which asks an autoencoder for a distribution."""
+    return isinstance(pipe.vae, AutoencoderKL)
+
+
 def edited(
     pipe: Any, prompt: Any, image: Any, heard: dict[str, Any], source_prompt: Any, steps: int, kwargs: dict[str, Any]
 ) -> Any:
     """One picture, changed by one prompt; arguments as those of `AudioTokenEditPipeline`."""
     if image is None or (isinstance(image, (list, tuple)) and len(image) != 1):
         raise ValueError("edit_method='ledits++' changes one picture at a time: pass image=")
+    if not takes(pipe):
+        raise ValueError(
+            f"edit_method='ledits++' needs a base with an AutoencoderKL, and this one has {type(pipe.vae).__name__}: "
+            "take edit_method='p2p' or 'sdedit'"
+        )
     if heard["negative_audio"] is not None:
         raise ValueError("edit_method='ledits++' takes no sound in the negative prompt: leave negative_audio out")
     unknown = sorted(kwargs.keys() - OF_ITS_CALL - {"guidance_scale", "height", "width"})
@@ -80,4 +90,4 @@ def edited(
         pipe.unet.set_attn_processor(processors)  # it leaves its own behind
 
 
-__all__ = ["edited"]
+__all__ = ["SIDES", "edited", "takes"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import tiny_audio_token
 import tiny_diffusion
 from PIL import Image
 
@@ -33,3 +34,13 @@ def write_pictures(folder: Path, count: int = 5) -> Path:
         pixels = np.random.default_rng(number).integers(0, 255, (40, 60, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"picture {number}.png")
     return folder
+
+
+def workshop(studio: Any) -> Any:
+    """What changes pictures, with the components of the studio's pipeline and an adapter; its ears are the matcher."""
+    from unibrivl.app.workshop import Workshop
+    from unibrivl.pipelines import AudioTokenEditPipeline
+
+    parts = studio.pipe.components
+    adapter = tiny_audio_token.adapter_for(parts, parts["matcher"], parts["matcher_processor"])
+    return Workshop(tiny_diffusion.quiet(AudioTokenEditPipeline(**parts, audio_adapter=adapter)), studio)

@@ -15,6 +15,7 @@ pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("gradio", reason="gradio is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
+import tiny_audio_token
 import tiny_page
 from playwright import sync_api
 
@@ -47,8 +48,29 @@ def address(tmp_path_factory):
         yield address
 
 
+@pytest.fixture(scope="module")
+def with_tabs():
+    """A page of a model whose sounds are words, too."""
+    from unibrivl.app.limits import Limits
+    from unibrivl.app.page import served
+    from unibrivl.app.studio import Studio
+
+    studio = Studio(tiny_page.pipeline(), Limits(megabytes=0.2))
+    with served(studio, workshop=tiny_page.workshop(studio)) as address:
+        yield address
+
+
 @pytest.fixture
 def page(browser, address):
+    yield from opened(browser, address)
+
+
+@pytest.fixture
+def tabs(browser, with_tabs):
+    yield from opened(browser, with_tabs)
+
+
+def opened(browser, address):
     with browser.new_context() as context:
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
@@ -63,22 +85,22 @@ def choose(page, path, where="first"):
     page.locator(f"#{where} input[type=file]").first.set_input_files(path)
 
 
-def press(page) -> str:
+def press(page, name="Draw", tab="") -> str:
     """The button, and the status it ends with."""
-    mark_old(page)
-    page.get_by_role("button", name="Draw", exact=True).click()
-    return ended(page)
+    mark_old(page, tab)
+    page.get_by_role("button", name=name, exact=True).click()
+    return ended(page, tab)
 
 
-def mark_old(page) -> None:
-    page.evaluate("document.querySelector('#status .told').classList.add('old')")
+def mark_old(page, tab="") -> None:
+    page.evaluate(f"document.querySelector('#{tab}status .told').classList.add('old')")
 
 
-def ended(page) -> str:
-    page.wait_for_function("!document.querySelector('#status .old')")  # it says something new
-    status = page.get_by_role("status").filter(has=page.locator(".told"))
+def ended(page, tab="") -> str:
+    page.wait_for_function(f"!document.querySelector('#{tab}status .old')")  # it says something new
+    status = page.get_by_role("status").filter(has=page.locator(".told"))  # of the tab that is open
     sync_api.expect(status).to_have_text(re.compile("Done: |Not done"), timeout=WAIT_MS)
-    page.wait_for_function("!document.querySelector('#best .generating')")
+    page.wait_for_function(f"!document.querySelector('#{tab}best .generating')")
     return status.inner_text()
 
 
@@ -186,3 +208,66 @@ def test_uploads_go_with_the_page(browser, address, tmp_path):
         other.wait_for_timeout(200)
         other.close()
     assert kept() == []
+
+
+def chosen(page, where, path):
+    choose(page, path, where)
+    page.locator(f"#{where}").get_by_role("button", name=re.compile("Clear|Remove")).wait_for()
+
+
+def test_a_sound_changes_a_picture_in_its_tab(tabs, with_tabs, tmp_path):
+    chosen(tabs, "first", tiny_page.write_sound(tmp_path / "dog.wav"))
+    tabs.get_by_role("tab", name="Edit a picture").click()
+    assert "There is no sound yet" in press(tabs, "Change", "edit-")
+    chosen(tabs, "edit-sound", tiny_page.write_sound(tmp_path / "rooster.wav", seed=1))
+    tabs.get_by_role("button", name="More settings").click()
+    tabs.get_by_label("Steps (more take longer)").first.fill("2")
+    assert "2 pictures, without the sound and with it" in press(tabs, "Change", "edit-")
+    (tmp_path / "bad.png").write_bytes(b"this is no picture")
+    chosen(tabs, "edit-picture", tmp_path / "bad.png")
+    words = press(tabs, "Change", "edit-")
+    assert "bad.png" in words and "cannot be read" in words and "from before" in words
+    tabs.locator("#edit-picture").get_by_role("button", name=re.compile("Clear|Remove")).click()
+    tiny_audio_token.picture(side=48).save(tmp_path / "cat.png")
+    chosen(tabs, "edit-picture", tmp_path / "cat.png")
+    assert "your picture, and what the sound made of it" in press(tabs, "Change", "edit-")
+    first = tabs.locator("#edit-best .after img").get_attribute("src")
+    for image in tabs.locator("#edit-answer img").all():
+        assert len(image.get_attribute("alt")) > 20 and image.evaluate("image => image.naturalWidth") > 0
+    assert not tabs.get_by_label("How much may change (percent)").first.is_visible()
+    tabs.get_by_role("radio", name="Blur, then draw anew (SDEdit)").check()
+    tabs.get_by_label("How much may change (percent)").first.wait_for()
+    press(tabs, "Change", "edit-")
+    assert tabs.locator("#edit-best .after img").get_attribute("src") != first
+    tabs.get_by_role("tab", name="Draw a sound").click()
+    assert "Done: 4 pictures" in press(tabs)  # the sound of this tab is still there
+    assert "Traceback" not in tabs.inner_text("body")
+    hosts = {url.split("/")[2] for url in tabs.asked if url.startswith(("http", "ws"))}
+    assert hosts == {with_tabs.split("/")[2]}
+
+
+def test_words_are_drawn_in_the_style_of_a_sound_by_keyboard_alone(tabs, tmp_path):
+    tabs.get_by_role("tab", name="Draw a sound").focus()
+    order = []
+    for key in ("Tab", "Tab", "Enter"):
+        tabs.keyboard.press(key)
+        order.append(tabs.evaluate("document.activeElement.innerText"))
+    assert order[-1] == "Style"
+    assert tabs.get_by_role("tab", name="Style").get_attribute("aria-selected") == "true"
+    chosen(tabs, "style-sound", tiny_page.write_sound(tmp_path / "dog.wav"))
+    seen = []
+    for _ in range(25):
+        tabs.keyboard.press("Tab")
+        name = tabs.evaluate(
+            """() => { const e = document.activeElement; return (e.closest('[id^=style-]') || e).id }"""
+        )
+        if not seen or seen[-1] != name:
+            seen.append(name)
+        if name == "style-press":
+            break
+    assert seen == ["style-sound", "style-prompt", "style-picture", "style-press"]
+    mark_old(tabs, "style-")
+    tabs.keyboard.press("Enter")
+    assert "Done: 1 picture. Heard: " in ended(tabs, "style-")
+    sync_api.expect(tabs.locator("#style-best figcaption")).to_contain_text("in the style of <audio>")
+    assert tabs.get_by_role("region", name="What came of it").count() == 1  # of hidden tabs nothing is read

@@ -169,6 +169,55 @@ def test_one_picture_is_drawn_at_a_time_and_by_the_page_only(model):
     from unibrivl.app.studio import Studio
     from unibrivl.app.uploads import Uploads
 
-    page = build(Studio(tiny_page.pipeline()), Uploads("uploads"))
-    drawing = [one for one in page.fns.values() if one.name == "press"]
-    assert len(drawing) == 1 and drawing[0].concurrency_limit == 1 and drawing[0].api_visibility == "private"
+    studio = Studio(tiny_page.pipeline())
+    page = build(studio, Uploads("uploads"))
+    assert [one.name for one in page.fns.values() if one.name.startswith("press")] == ["press"]
+    page = build(studio, Uploads("uploads"), tiny_page.workshop(studio))
+    drawing = [one for one in page.fns.values() if one.name.startswith("press")]
+    assert [one.name for one in drawing] == ["press", "press_edit", "press_style"]
+    for one in drawing:  # one after another, whatever the tab
+        assert one.concurrency_limit == 1 and one.concurrency_id == "model" and one.api_visibility == "private"
+    assert all(one.api_visibility == "private" for one in page.fns.values() if one.targets)
+
+
+def test_tabs_are_there_where_an_adapter_is(model, tmp_path, monkeypatch, capsys):
+    """An adapter beside the model's parts is found; another's is named; one for another base is refused at once."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    import shutil
+
+    import tiny_audio_token
+    import tiny_diffusion
+    import tiny_page
+
+    from unibrivl.cli.audio_words import with_words
+
+    pipe = tiny_page.pipeline()
+    parts = pipe.components
+    adapter = tiny_audio_token.adapter_for(parts, parts["matcher"], parts["matcher_processor"])
+    adapter.save_pretrained(tmp_path / "adapter")
+    for part in (pipe.matcher, pipe.matcher_processor):
+        part.save_pretrained(tmp_path / "ears")
+    assert with_words(pipe, model, None, None) is None
+    words = with_words(pipe, model, str(tmp_path / "adapter"), None)
+    assert words.unet is pipe.unet and words.matcher is pipe.matcher  # nothing is loaded twice
+    shutil.copytree(model, tmp_path / "model")
+    shutil.copytree(tmp_path / "adapter", tmp_path / "model" / "audio_adapter")
+    seen = []
+
+    def visit():
+        (address,) = [word for word in capsys.readouterr().out.split() if word.startswith("http")]
+        with urllib.request.urlopen(address) as reply:
+            seen.append("Edit a picture" in reply.read().decode())
+
+    monkeypatch.setattr(serve, "wait", visit)
+    for folder in (model, str(tmp_path / "model")):
+        assert main(["serve", "--model", folder, "--device", "cpu"]) == 0
+    assert seen == [False, True]
+    with pytest.raises(ValueError, match="--ears are those of an adapter"):
+        with_words(pipe, model, None, str(tmp_path / "ears"))
+    with pytest.raises(ValueError, match="and not with --offload"):
+        with_words(pipe, model, str(tmp_path / "adapter"), None, offload=True)
+    assert with_words(pipe, str(tmp_path / "model"), None, None, offload=True) is None
+    other = tiny_diffusion.pipeline(seed=1, reads="native")
+    with pytest.raises(ValueError, match="was made for"):
+        with_words(other, model, str(tmp_path / "adapter"), None)

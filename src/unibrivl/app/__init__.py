@@ -1,7 +1,8 @@
 """The web page: what `unibrivl serve` opens, for people who would rather look than read.
 
-Everything but `page.py` works without Gradio, and is plain functions and classes that tests call: `limits` (what is
-taken), `hearing` and `drawing` (what the model does), `folder` (pictures to find), `studio` (a press of the button,
-from sounds to what is shown), `markup` (what is shown, as HTML), `uploads` (files that come and go), `guard` (what the
-server refuses).
+Everything but `page`, its tabs and their `fields` works without Gradio, and is plain functions and classes that tests
+call: `limits` (what is taken), `hearing`, `drawing` and `changing` (what the model does), `picturing` and `folder`
+(pictures that are sent, and pictures to find), `studio` and `workshop` (a press of a button, from sounds to what is
+shown), `answers` and `markup` (what is shown, as HTML), `uploads` (files that come and go), `guard` (what the server
+refuses).
 """

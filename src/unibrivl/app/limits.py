@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -92,4 +93,17 @@ def shown_name(path: str | os.PathLike) -> str:
     return name if len(name) <= MOST_NAME else f"{name[: MOST_NAME - 4]}..."
 
 
-__all__ = ["Limits", "Refusal", "read_upload", "shown_name"]
+def number(value: Any, name: str, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise Refusal(f"{name} must be a number from {least:g} to {most:g}.")
+    if not least <= value <= most:
+        raise Refusal(f"{name} must be from {least:g} to {most:g}.")
+    return float(value)
+
+
+def whole(value: Any) -> Any:
+    """4.0 as 4; anything else stays what it is, to be refused by its own name."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+__all__ = ["Limits", "Refusal", "number", "read_upload", "shown_name", "whole"]

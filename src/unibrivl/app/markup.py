@@ -9,6 +9,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
+from unibrivl.app.changing import Changed, png_of
 from unibrivl.app.drawing import Drawn
 from unibrivl.app.folder import Found
 
@@ -63,6 +64,39 @@ def caption(one: Drawn) -> str:
     return f"{words}. Score {one.score:+.3f}."
 
 
+def pair(made: Changed, name: str) -> str:
+    """The picture before and after, side by side, and a way to keep the latter; alone where there was none before."""
+    figures = []
+    if made.before is not None:
+        source = address(png_of(made.before), "png")
+        text = (
+            "Your picture, before the change" if made.was is None else f"Generated picture, asked for as: {made.was}"
+        )
+        told = "Your picture" if made.was is None else f"{made.was[0].upper()}{made.was[1:]}"
+        figures.append(
+            f'<figure class="one before"><img src="{source}" alt="{escape(text)}">'
+            f"<figcaption><strong>Before.</strong> {escape(told)}. Fit to the sound {made.scores[0]:+.3f}."
+            "</figcaption></figure>"
+        )
+    source = address(made.png(), "png")
+    if made.hidden:
+        text = told = "The safety checker has hidden this picture"
+    else:
+        text, told = f"Generated picture, asked for as: {made.asked}", f"{made.asked[0].upper()}{made.asked[1:]}"
+    after = "<strong>After.</strong> " if figures else ""
+    figures.append(
+        f'<figure class="one after"><img src="{source}" alt="{escape(text)}">'
+        f"<figcaption>{after}{escape(told)}. Fit to the sound {made.scores[-1]:+.3f}. "
+        f'<a download="{escape(name)}.png" href="{source}">Save picture</a></figcaption></figure>'
+    )
+    return f'<div class="best pair">{"".join(figures)}</div>'
+
+
+def likeliest(labels: Sequence[tuple[str, float]]) -> str:
+    """What it heard, in a sentence; nothing where it has no words."""
+    return f"Heard: {labels[0][0]} ({percent(labels[0][1])}). " if labels else ""
+
+
 def heard(labels: Sequence[tuple[str, float]]) -> str:
     """The likeliest labels, as a table with bars."""
     if not labels:
@@ -108,4 +142,4 @@ def address(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-__all__ = ["best", "candidates", "found", "heard", "percent", "status"]
+__all__ = ["best", "candidates", "found", "heard", "likeliest", "pair", "status"]

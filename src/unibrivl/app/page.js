@@ -1,9 +1,13 @@
 // What Gradio's parts do not say to a screen reader. The live region must exist before its words change.
 (() => {
+  const live = { role: "status", "aria-live": "polite", "aria-atomic": "true" };
+  const region = (name) => ({ role: "region", "aria-label": name });
   const attributes = {
-    status: { role: "status", "aria-live": "polite", "aria-atomic": "true" },
-    question: { role: "region", "aria-label": "Your sound" },
-    answer: { role: "region", "aria-label": "What came of it" },
+    status: live, "edit-status": live, "style-status": live,
+    question: region("Your sound"), "edit-question": region("Your sound and picture"),
+    "style-question": region("Your sound and words"),
+    answer: region("What came of it"), "edit-answer": region("What came of it"),
+    "style-answer": region("What came of it"),
   };
   const mark = () => {
     for (const [id, wanted] of Object.entries(attributes)) {

@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
-from unibrivl.app import markup
-from unibrivl.app.drawing import FEWEST_STEPS, MOST_CANDIDATES, MOST_SEED, MOST_STEPS
 from unibrivl.app.guard import Guard
-from unibrivl.app.studio import LEAST_DB, MOST_DB, Studio
+from unibrivl.app.studio import Studio
+from unibrivl.app.tab_draw import draw_tab
+from unibrivl.app.tab_edit import edit_tab
+from unibrivl.app.tab_style import style_tab
 from unibrivl.app.uploads import Uploads
+from unibrivl.app.workshop import Workshop
 from unibrivl.utils import require
 
 TITLE = "A sound makes a picture"
@@ -28,97 +30,41 @@ SILENT_ENVIRONMENT = {  # Gradio and the Hub's client ask these before they talk
 }
 KEPT_S = 3600  # uploads of a page that was left open without a word go after an hour
 SWEEP_S = 300
-NOTHING_YET = "Choose a sound, then press the button."
-EMPTY = '<p class="empty">The picture will be here.</p>'
-MODEL = "model"  # events with this name wait for each other
 
 
-def build(studio: Studio, uploads: Uploads) -> Any:
-    """The page as Gradio's Blocks, ready for `launch`."""
+def build(studio: Studio, uploads: Uploads, workshop: Workshop | None = None) -> Any:
+    """The page as Gradio's Blocks, ready for `launch`.
+
+    Args:
+        workshop (*optional*): what changes pictures by sounds; without one there are no tabs for it.
+    """
     gr = require("gradio", "app", "the web page")
-    limits = studio.limits
     with gr.Blocks(title=f"{TITLE} - unibrivl", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S)) as page:
         gr.HTML(
-            f"<h1>{TITLE}</h1><p>Choose a sound or record one ({limits.told()}). The model says what it hears, "
+            f"<h1>{TITLE}</h1><p>Choose a sound or record one ({studio.limits.told()}). The model says what it hears, "
             "draws it, and ranks the pictures by how well they fit. Sounds stay on the machine it runs on.</p>",
             elem_id="intro",
         )
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=4, min_width=320, elem_id="question"):
-                first = gr.Audio(
-                    label="Sound", sources=["upload", "microphone"], type="filepath", elem_id="first", buttons=[]
-                )
-                bank = gr.Radio(
-                    [(name.capitalize(), name) for name in studio.banks],
-                    value=next(iter(studio.banks), None), label="Draw as", elem_id="bank",
-                    visible=len(studio.banks) > 1,
-                )  # fmt: skip
-                gain = gr.Slider(
-                    LEAST_DB, MOST_DB, value=0, step=1, label="Volume (decibels)", elem_id="gain", buttons=[],
-                    info="The sound is turned up or down before it is heard. 0 leaves it as it is.",
-                )  # fmt: skip
-                button = gr.Button("Draw", variant="primary", size="lg", elem_id="draw")
-                with gr.Accordion("Mix in a second sound", open=False, elem_id="mix"):
-                    second = gr.Audio(
-                        label="Second sound", sources=["upload", "microphone"], type="filepath", elem_id="second",
-                        buttons=[],
-                    )  # fmt: skip
-                    share = gr.Slider(
-                        0, 100, value=50, step=5, label="Share of the second sound (percent)", elem_id="share",
-                        buttons=[],
-                    )  # fmt: skip
-                with gr.Accordion("More settings", open=False, elem_id="more"):
-                    count = gr.Slider(
-                        1, MOST_CANDIDATES, value=4, step=1, label="Pictures", elem_id="count", buttons=[]
-                    )
-                    steps = gr.Slider(
-                        FEWEST_STEPS, MOST_STEPS, value=20, step=1, label="Steps (more take longer)", elem_id="steps",
-                        buttons=[],
-                    )  # fmt: skip
-                    seed = gr.Number(
-                        value=0, precision=0, minimum=0, maximum=MOST_SEED, label="Seed", elem_id="seed",
-                        info="The same sound, settings and seed give the same pictures.",
-                    )  # fmt: skip
-            with gr.Column(scale=6, min_width=320, elem_id="answer"):
-                status = gr.HTML(markup.status(NOTHING_YET), elem_id="status")
-                with gr.Row(equal_height=False):
-                    with gr.Column(scale=5, min_width=240):
-                        best = gr.HTML(EMPTY, elem_id="best")
-                    with gr.Column(scale=4, min_width=240):
-                        heard = gr.HTML("", elem_id="heard")
-                candidates = gr.HTML("", elem_id="candidates")
-                found = gr.HTML("", elem_id="found", visible=studio.folder is not None)
+        if workshop is None:
+            holding = draw_tab(gr, studio)
+        else:
+            with gr.Tabs(elem_id="tabs"):
+                with gr.Tab("Draw a sound", render_children=True):
+                    holding = draw_tab(gr, studio)
+                with gr.Tab("Edit a picture", render_children=True):
+                    holding += edit_tab(gr, workshop)
+                with gr.Tab("Style", render_children=True):
+                    holding += style_tab(gr, workshop)
 
-        def press(*given: Any, progress: Any = gr.Progress()) -> Iterator[tuple[Any, ...]]:  # noqa: B008
-            names = ("first", "second", "bank", "gain_db", "percent", "candidates", "steps", "seed")
-            wanted = dict(zip(names, given, strict=True))
-            for answer in studio.answer(
-                **wanted, watch=lambda step, of: progress((step, of), desc="Drawing", unit="steps")
-            ):
-                parts = (answer.status, answer.best, answer.heard, answer.candidates, answer.found)
-                yield tuple(gr.skip() if part is None else part for part in parts)
-
-        def held(one: Any, other: Any, request: Any) -> None:
-            uploads.hold(visitor_of(request), (one, other))
+        def held(request: Any, *paths: Any) -> None:
+            uploads.hold(visitor_of(request), paths)
 
         def left(request: Any) -> None:
             uploads.leave(visitor_of(request))
 
         held.__annotations__["request"] = left.__annotations__["request"] = gr.Request  # Gradio passes it by its type
         gr.on(
-            [button.click],
-            press,
-            inputs=[first, second, bank, gain, share, count, steps, seed],
-            outputs=[status, best, heard, candidates, found],
-            show_progress="full",
-            show_progress_on=[best],
-            concurrency_limit=1,
-            concurrency_id=MODEL,
-            trigger_mode="once",
-            api_visibility="private",
-        )
-        gr.on(
-            [first.change, second.change], held, inputs=[first, second], outputs=None, queue=False,
+            [one.change for one in holding], held, inputs=holding, outputs=None, queue=False,
             show_progress="hidden", api_visibility="private",
         )  # fmt: skip
         page.unload(left)
@@ -130,18 +76,21 @@ def visitor_of(request: Any) -> str:
 
 
 @contextmanager
-def served(studio: Studio, host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
+def served(
+    studio: Studio, host: str = "127.0.0.1", port: int | None = None, workshop: Workshop | None = None
+) -> Iterator[str]:
     """The page while the context lasts: its address. Uploads live in a folder that goes with it.
 
     Args:
         host: an address of this machine; loopback unless others shall see the page.
         port (*optional*): a free one from 7860 on if None.
+        workshop (*optional*): see `build`.
     """
     with tempfile.TemporaryDirectory(prefix="unibrivl-page-") as folder, environment(folder):
         gr = require("gradio", "app", "the web page")
         from starlette.middleware import Middleware
 
-        page = build(studio, Uploads(folder))
+        page = build(studio, Uploads(folder), workshop)
         page.queue(max_size=studio.limits.queue, default_concurrency_limit=4, api_open=False)
         try:
             _, address, _ = page.launch(

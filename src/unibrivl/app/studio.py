@@ -1,40 +1,26 @@
 """A press of the button: sounds and wishes in, what the page shows out, whatever happens on the way.
 
-An answer is never an exception: what a visitor can mend is a sentence, what is our fault is a sentence too, and goes
-to the log with its traceback.
+An answer is never an exception: see `answers.told`.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unibrivl.app import markup
+from unibrivl.app.answers import Answer, told
 from unibrivl.app.drawing import Wishes, draw
 from unibrivl.app.folder import PictureFolder
 from unibrivl.app.hearing import Ear
-from unibrivl.app.limits import Limits, Refusal, read_upload, shown_name
-
-logger = logging.getLogger(__name__)
+from unibrivl.app.limits import Limits, Refusal, number, read_upload, shown_name, whole
 
 LEAST_DB, MOST_DB = -40.0, 20.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the page shows, as HTML; None leaves a part as it is."""
-
-    status: str
-    best: str | None = None
-    heard: str | None = None
-    candidates: str | None = None
-    found: str | None = None
+LISTENING = "Listening ..."
+NO_SOUND = "There is no sound yet: choose a file or record one, then press the button again."
 
 
 class Studio:
@@ -55,7 +41,7 @@ class Studio:
     ) -> None:
         self.pipe, self.limits, self.folder = pipe, limits or Limits(), folder
         self.ear = Ear(pipe, labels)
-        self._lock = threading.Lock()  # a pipeline keeps its steps in itself: one call at a time
+        self.lock = threading.Lock()  # a pipeline keeps its steps in itself: one call at a time
 
     @property
     def banks(self) -> list[str]:
@@ -81,59 +67,36 @@ class Studio:
             percent: share of the second in the mix.
             watch (*optional*): called after each step.
         """
+        return told(self._answer(first, bank, gain_db, second, percent, candidates, steps, seed, watch))
+
+    def _answer(
+        self, first: Any, bank: Any, gain_db: Any, second: Any, percent: Any, candidates: Any, steps: Any, seed: Any,
+        watch: Any,
+    ) -> Iterator[Answer]:  # fmt: skip
         # first: a screen reader says the same refusal twice only if something else stood there in between
-        yield Answer(markup.status("Listening ..."))
-        try:
-            if not first:
-                raise Refusal("There is no sound yet: choose a file or record one, then press the button again.")
-            gain_db = number(gain_db, "Volume", LEAST_DB, MOST_DB)
-            share = number(percent, "The share of the second sound", 0, 100) / 100
-            wishes = Wishes(bank or None, whole(candidates), whole(steps), whole(seed))
-            rate_hz, other = self.ear.rate_hz, None
-            sound = read_upload(first, self.limits, rate_hz)
-            if second:
-                other = read_upload(second, self.limits, rate_hz, "The second sound")
-            with self._lock:
-                heard = self.ear.listen(sound, other, gain_db=gain_db, share=share)
-                found = None if self.folder is None else markup.found(self.folder.nearest(heard.embeds_1E))
-            likeliest = "" if not heard.labels else f"Heard: {heard.labels[0][0]} ({percent_of(heard.labels)}). "
-            yield Answer(markup.status(f"{likeliest}Drawing ..."), heard=markup.heard(heard.labels), found=found)
-            with self._lock:
-                drawn = draw(self.pipe, heard.embeds_1E, wishes, watch)
-            asked = f' The best was drawn for "{drawn[0].prompt}".' if drawn[0].prompt else ""
-            yield Answer(
-                markup.status(
-                    f"Done: {len(drawn)} {'picture' if len(drawn) == 1 else 'pictures'}. {likeliest}{asked}"
-                ),
-                best=markup.best(drawn, Path(shown_name(first)).stem),
-                candidates=markup.candidates(drawn),
-            )
-        except Refusal as error:
-            yield Answer(markup.status(str(error), problem=True))
-        except (ValueError, OSError, ImportError) as error:  # told in words by whoever raised it
-            logger.warning("a request was refused: %s", error)
-            yield Answer(markup.status(f"This does not work: {error}", problem=True))
-        except Exception:
-            logger.exception("a request failed")
-            words = "Something went wrong on our side; the log of the server says what. Your sound and settings stay."
-            yield Answer(markup.status(words, problem=True))
+        yield Answer(markup.status(LISTENING))
+        if not first:
+            raise Refusal(NO_SOUND)
+        gain_db = number(gain_db, "Volume", LEAST_DB, MOST_DB)
+        share = number(percent, "The share of the second sound", 0, 100) / 100
+        wishes = Wishes(bank or None, whole(candidates), whole(steps), whole(seed))
+        rate_hz, other = self.ear.rate_hz, None
+        sound = read_upload(first, self.limits, rate_hz)
+        if second:
+            other = read_upload(second, self.limits, rate_hz, "The second sound")
+        with self.lock:
+            heard = self.ear.listen(sound, other, gain_db=gain_db, share=share)
+            found = None if self.folder is None else markup.found(self.folder.nearest(heard.embeds_1E))
+        likeliest = markup.likeliest(heard.labels)
+        yield Answer(markup.status(f"{likeliest}Drawing ..."), heard=markup.heard(heard.labels), found=found)
+        with self.lock:
+            drawn = draw(self.pipe, heard.embeds_1E, wishes, watch)
+        asked = f' The best was drawn for "{drawn[0].prompt}".' if drawn[0].prompt else ""
+        yield Answer(
+            markup.status(f"Done: {len(drawn)} {'picture' if len(drawn) == 1 else 'pictures'}. {likeliest}{asked}"),
+            best=markup.best(drawn, Path(shown_name(first)).stem),
+            candidates=markup.candidates(drawn),
+        )
 
 
-def percent_of(labels: list[tuple[str, float]]) -> str:
-    return markup.percent(labels[0][1])
-
-
-def number(value: Any, name: str, least: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise Refusal(f"{name} must be a number from {least:g} to {most:g}.")
-    if not least <= value <= most:
-        raise Refusal(f"{name} must be from {least:g} to {most:g}.")
-    return float(value)
-
-
-def whole(value: Any) -> Any:
-    """4.0 as 4; anything else stays what it is, to be refused by its own name."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-__all__ = ["LEAST_DB", "MOST_DB", "Answer", "Studio"]
+__all__ = ["LEAST_DB", "LISTENING", "MOST_DB", "NO_SOUND", "Studio"]

@@ -63,6 +63,33 @@ def load(args: argparse.Namespace) -> Any:
     return pipe
 
 
+def with_words(pipe: Any, model: str, adapter: str | None, ears: str | None, offload: bool = False) -> Any:
+    """A pipeline for editing with the components of one that is loaded; None where no adapter was found for it.
+
+    Args:
+        model: where `pipe` was loaded from.
+        adapter, ears (*optional*): folders, or names on the Hub, of what the model does not hold.
+        offload (`bool`): whether the components come and go, which edits do not stand.
+    """
+    from unibrivl.pipelines import AudioTokenEditPipeline, UniBriVLPipeline
+
+    if type(pipe) is not UniBriVLPipeline or offload:
+        if adapter is not None:
+            why = "--offload" if offload else f"a {type(pipe).__name__}"
+            raise ValueError(f"pictures are edited with a base of Stable Diffusion 1 or 2, and not with {why}")
+        return None
+    named = {name: one for name, one in {"audio_adapter": adapter, "audio_encoder": ears}.items() if one is not None}
+    words = AudioTokenEditPipeline.from_pretrained(model, dtype=pipe.unet.dtype, **pipe.components, **named)
+    if words.audio_adapter is None:
+        if ears is not None:
+            raise ValueError("--ears are those of an adapter: name it too, with --adapter")
+        return None
+    words.to(pipe.device)
+    words.ears  # noqa: B018  # what does not belong together is said now, and not to a visitor
+    words.set_progress_bar_config(disable=True)
+    return words
+
+
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments for `AudioTokenEditPipeline`."""
     import torch

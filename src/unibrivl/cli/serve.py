@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, metavar="N", help="default: the first that is free from 7860 on")
     parser.add_argument("--pictures", metavar="FOLDER", help="pictures that sounds shall find")
+    parser.add_argument(
+        "--adapter",
+        metavar="A",
+        help="makes words of sounds, if MODEL holds none: a folder, or a name on the Hub",
+    )
+    parser.add_argument("--ears", metavar="E", help="the audio encoder of the adapter, if MODEL's matcher is not it")
     parser.add_argument("--max-seconds", type=float, default=30.0, metavar="S", help="longest sound (default: 30)")
     parser.add_argument("--max-mb", type=float, default=20.0, metavar="MB", help="largest file (default: 20)")
     parser.add_argument("--queue", type=int, default=8, metavar="N", help="visitors who may wait (default: 8)")
@@ -50,6 +56,8 @@ def show(args: argparse.Namespace, limits: object) -> int:
     from unibrivl.app.hearing import known_labels
     from unibrivl.app.page import served
     from unibrivl.app.studio import Studio
+    from unibrivl.app.workshop import Workshop
+    from unibrivl.cli.audio_words import with_words
     from unibrivl.cli.embed import stopped_by_sigterm
     from unibrivl.cli.generate import load_pipeline, quiet_libraries
 
@@ -64,7 +72,9 @@ def show(args: argparse.Namespace, limits: object) -> int:
         folder = PictureFolder(args.pictures, pipe)
         print(f"{len(folder)} pictures in {args.pictures}")
     studio = Studio(pipe, limits, labels, folder)  # type: ignore[arg-type]
-    with stopped_by_sigterm(), served(studio, args.host, args.port) as address:
+    words = with_words(pipe, model, args.adapter, args.ears, args.offload)
+    workshop = None if words is None else Workshop(words, studio)
+    with stopped_by_sigterm(), served(studio, args.host, args.port, workshop) as address:
         print(f"open {address}   (Ctrl-C ends it)", flush=True)
         wait()
     return 0
