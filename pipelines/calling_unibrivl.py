@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,6 +66,27 @@ def joined_signature(ours: Any, theirs: Any) -> inspect.Signature:
     return parent.replace(parameters=[*first, *added, *rest], return_annotation=own.return_annotation)
 
 
+def with_parameters_of(theirs: Any, left_out: Collection[str] = ()) -> Callable[[Any], Any]:
+    """Lets a call that hands its `**kwargs` on to another show what that one takes, by name.
+
+    Args:
+        left_out: what it takes and the call does not.
+    """
+
+    def shown(ours: Any) -> Any:
+        own = inspect.signature(ours)
+        *mine, rest = own.parameters.values()
+        given = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, one in inspect.signature(theirs).parameters.items()
+            if name not in own.parameters and name not in left_out and one.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        ours.__signature__ = own.replace(parameters=[*mine, *given, rest])
+        return ours
+
+    return shown
+
+
 def checked_at_each_step(call: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a call whose callback ends it where the latents are no numbers any more, after the caller's own."""
     callback = call.get("callback_on_step_end")
@@ -101,4 +122,4 @@ def exchanged(pipe: Any, **parts: Any) -> Iterator[None]:
         pipe.__dict__.update(before)
 
 
-__all__ = ["CallsParent", "checked_at_each_step", "exchanged"]
+__all__ = ["CallsParent", "checked_at_each_step", "exchanged", "with_parameters_of"]

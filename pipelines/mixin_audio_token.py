@@ -14,6 +14,7 @@ Shapes: B prompts, N sounds of each, K words of a sound, D width of a token tabl
 """
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -41,6 +42,19 @@ class AudioTokenMixin(CallsParent):
     audio_feature_extractor: Any
     _ranked_by = "halving"
     _spoken: tuple[list[list[Words]], list[list[Words]]] | None = None  # in a call: of each prompt, each negative one
+
+    def __init_subclass__(cls, **kwargs):
+        """`encode_prompt` shows the parameters of the pipeline's own, which diffusers and its users look at."""
+        super().__init_subclass__(**kwargs)
+        parents = [one for one in cls.__mro__ if not issubclass(one, CallsParent) and "encode_prompt" in vars(one)]
+        if not parents or "encode_prompt" in vars(cls):
+            return
+
+        @functools.wraps(vars(parents[0])["encode_prompt"])
+        def encode_prompt(self, *args, **kwargs):
+            return AudioTokenMixin.encode_prompt(self, *args, **kwargs)
+
+        cls.encode_prompt = encode_prompt  # type: ignore[method-assign]
 
     @torch.no_grad()
     def __call__(

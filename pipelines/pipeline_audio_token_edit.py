@@ -19,7 +19,7 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
 from .alignment_audio_token import alignment, replaced
 from .attention_audio_token import Control
-from .calling_unibrivl import checked_at_each_step, exchanged
+from .calling_unibrivl import checked_at_each_step, exchanged, with_parameters_of
 from .inversion_audio_token import ddim, encoded, inverted
 from .ledits_audio_token import edited
 from .mixin_audio_token import AudioTokenMixin, listed, said
@@ -35,7 +35,10 @@ EDITING = (
     "self_replace_steps",
 )  # what says nothing to a new picture
 METHODS = ("p2p", "sdedit", "ledits++")
-NOT_HERE = ("num_images_per_prompt", "latents", "prompt_embeds", "timesteps", "sigmas", "ip_adapter_image")
+NOT_HERE = (
+    *("num_images_per_prompt", "latents", "prompt_embeds", "negative_prompt_embeds", "timesteps", "sigmas"),
+    *("ip_adapter_image", "ip_adapter_image_embeds"),
+)
 
 
 @dataclass
@@ -55,6 +58,7 @@ class AudioTokenEditPipeline(AudioTokenParts, StableDiffusionPipeline):
     See `AudioTokenParts` for the components. Steps are DDIM's, whatever the scheduler, with its noise.
     """
 
+    @with_parameters_of(StableDiffusionPipeline.__call__, (*NOT_HERE, "eta"))
     @torch.no_grad()
     def __call__(
         self,

@@ -22,6 +22,7 @@ from unibrivl.pipelines import (  # noqa: E402
     AudioTokenImg2ImgPipeline,
     AudioTokenInpaintPipeline,
     AudioTokenPipeline,
+    AudioTokenXLPipeline,
     UniBriVLPipeline,
 )
 
@@ -274,3 +275,6 @@ def test_signatures_show_both(pipe):
     shown = inspect.signature(AudioTokenImg2ImgPipeline.__call__).parameters
     assert {"prompt", "image", "strength", "audio", "audio_weights", "num_candidates"} <= set(shown)
     assert "audio_mix" in AudioTokenPipeline.__call__.__doc__
+    for cls in (AudioTokenPipeline, AudioTokenXLPipeline):  # what diffusers and its users look at
+        stock = next(one for one in cls.__mro__ if one.__module__.startswith("diffusers."))
+        assert inspect.signature(cls.encode_prompt) == inspect.signature(stock.encode_prompt)

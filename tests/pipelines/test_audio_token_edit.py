@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -235,3 +237,10 @@ def test_what_is_wrong_is_said(pipe, call, words):
         given["image"] = [picture(1), picture(2)]
     with pytest.raises(ValueError, match=words):
         pipe("a <audio>", audio=sound(), **given)
+
+
+def test_the_call_shows_what_it_hands_on():
+    shown = inspect.signature(AudioTokenEditPipeline.__call__).parameters
+    assert {"source_prompt", "edit_method", "guidance_scale", "negative_prompt", "generator", "height"} <= set(shown)
+    assert not {"latents", "prompt_embeds", "num_images_per_prompt", "eta"} & set(shown)  # what it refuses
+    assert list(shown)[:3] == ["self", "prompt", "image"]
