@@ -23,9 +23,10 @@ import torch
 
 from .calling_unibrivl import CallsParent
 from .hearing_audio_token import heard_words
-from .mixing_audio_token import MIXES, given_words, mixed_words, rows_of, weighted
+from .mixing_audio_token import MIXES, given_words, mixed_words, rows_of, weighted, weights_of
 from .query_unibrivl import encode_query
 from .words_audio_token import Speaker, Words, sounds_in, text_encoders_of
+from .words_receipt_unibrivl import read_words
 
 PROMPT = "A photo of <audio>"
 NEGATIVE_PROMPT = "<audio>"
@@ -111,8 +112,19 @@ class AudioTokenMixin(CallsParent):
         with self.hearing(call, audio, audio_embeds, negative_audio, **how):
             if ranked:
                 ranked = {"strategy": self._ranked_by, **ranked}
-                ranked |= self._query(call, audio, audio_sampling_rate, audio_mix)
+                ranked |= self._query(call, audio, audio_sampling_rate, audio_mix, audio_weights)
             return super().__call__(**call, **ranked)  # type: ignore[misc]
+
+    @torch.no_grad()
+    def with_words(self, told: dict[str, Any], **call: Any):
+        """A ranked call once more, with the words that its receipt holds: for `receipt_unibrivl.replay`.
+
+        Args:
+            told: `receipt["words"]`.
+            call: of `UniBriVLPipeline`, where sounds are what candidates are compared with.
+        """
+        with self.speaking_of(call, *read_words(told, list(text_encoders_of(self)))):
+            return super().__call__(**call)  # type: ignore[misc]
 
     # ---- sounds
 
@@ -264,8 +276,13 @@ class AudioTokenMixin(CallsParent):
 
     # ---- ranking
 
-    def _query(self, call: dict[str, Any], audio: Any, sampling_rate: int | None, mix: str) -> dict[str, Any]:
-        """What the pictures of each prompt are compared with, as arguments of a ranked call."""
+    def _query(
+        self, call: dict[str, Any], audio: Any, sampling_rate: int | None, mix: str, weights: Any
+    ) -> dict[str, Any]:
+        """What the pictures of each prompt are compared with, as arguments of a ranked call.
+
+        Several sounds of a prompt are one query, by the weights that their words have.
+        """
         if audio is None:
             raise ValueError("candidates are ranked by a sound: pass audio=, which audio_embeds= cannot stand in for")
         _, rows = rows_of(call["prompt"], audio, PROMPT, together=mix != "separate")
@@ -274,10 +291,12 @@ class AudioTokenMixin(CallsParent):
         self.check_matcher()  # type: ignore[attr-defined]
         if all(len(row) == 1 for row in rows):
             return {"audio": [row[0] for row in rows], "sampling_rate": sampling_rate}
-        queries = [
-            encode_query(self.listener, row, sampling_rate=sampling_rate, mix=[1.0] * len(row)).embeds  # type: ignore[attr-defined]
-            for row in rows
-        ]
+        queries = []
+        for place, row in enumerate(rows):
+            shares = weights_of(weights, place, len(row), len(rows))
+            if not any(shares):
+                raise ValueError("audio_weights of a prompt are all 0, so no sound ranks its candidates: raise one")
+            queries.append(encode_query(self.listener, row, sampling_rate=sampling_rate, mix=shares).embeds)  # type: ignore[attr-defined]
         return {"audio_embeds": torch.cat(queries)}
 
 

@@ -165,4 +165,4 @@ def arc(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
     return direction * between(before, behind, share)
 
 
-__all__ = ["MIXES", "given_words", "mixed_words", "rows_of", "weighted"]
+__all__ = ["MIXES", "given_words", "mixed_words", "rows_of", "weighted", "weights_of"]

@@ -5,7 +5,6 @@ and what was heard, as digests. It holds file names and no folders, and nothing 
 machine `replay` gives the same pixels; elsewhere, or with something else, it says what is different.
 """
 
-import base64
 import contextlib
 import functools
 import hashlib
@@ -26,13 +25,14 @@ import transformers
 from PIL import Image, PngImagePlugin
 
 from .fingerprint_unibrivl import OFFLOADED, fingerprint_of, is_plain, told_of
+from .words_receipt_unibrivl import FIT_IN_A_RECEIPT, packed, told_words, unpacked
 
 VERSION = 1
 KEY = "unibrivl"  # of the text chunk in a PNG
 MOST_BYTES = 8 << 20  # of a receipt that is read: a text of a stranger's picture
 NOT_THE_PICTURES = {"generator", "output_type", "return_dict", "callback_on_step_end_tensor_inputs", "prompt"}
 EMBEDDED = ("embedded", "open")  # ends the folder of the model that the package carries: `--model embedded`
-FIT_IN_A_RECEIPT = 1 << 16  # numbers of embeddings that the caller passed
+MAKE_WORDS = ("audio_adapter", "audio_encoder", "audio_feature_extractor")  # a receipt has what they made
 
 
 def write_receipts(
@@ -50,8 +50,8 @@ def write_receipts(
     settings = strategy.settings()
     if not is_plain(settings):
         reasons.append(f"the strategy {type(strategy).__name__} has settings that cannot be written down")
-    if getattr(pipe, "_spoken", None):
-        reasons.append("the prompt has sounds in it as words, which are not written down")
+    words, too_many = told_words(getattr(pipe, "_spoken", None))
+    reasons += too_many
     heard, left_out = told_query(query)
     reasons += left_out
     steering = request.steering
@@ -67,6 +67,7 @@ def write_receipts(
         "max_rows": None if steering is None else steering.max_rows,
         "audio": heard,
         "prompts": request.prompts,
+        **({} if words is None else {"words": words}),
         "generators": told_generators(seeds),
         "scheduler": {"class": type(pipe.scheduler).__name__, "config": told_of(pipe.scheduler.config)},
         "models": told_models(pipe),
@@ -137,10 +138,9 @@ def told_query(query: Any) -> tuple[dict[str, Any], list[str]]:
     embeds = told.pop("audio_embeds", None)
     if embeds is None:
         return told, []
-    array = np.ascontiguousarray(embeds.cpu().numpy(), dtype="<f4")
-    if array.size > FIT_IN_A_RECEIPT:
-        return told, [f"audio_embeds of {array.size} numbers are too many for a receipt"]
-    told["audio_embeds"] = {"shape": list(array.shape), "float32": base64.b64encode(array.tobytes()).decode()}
+    if embeds.numel() > FIT_IN_A_RECEIPT:
+        return told, [f"audio_embeds of {embeds.numel()} numbers are too many for a receipt"]
+    told["audio_embeds"] = packed(embeds)
     return told, []
 
 
@@ -297,8 +297,16 @@ def replay(pipe: Any, receipt: dict[str, Any], audio: Any = None) -> tuple[Image
         audio: the sound or sounds of the call; not needed for a call with audio_embeds.
     """
     arguments = arguments_of(receipt, audio)
+    draw = pipe
+    if "words" in receipt:
+        if not hasattr(pipe, "with_words"):
+            raise ValueError(
+                f"the prompt of this picture has sounds in it as words: it is drawn again by {receipt['pipeline']}, "
+                f"and this is {type(pipe).__name__}"
+            )
+        draw = functools.partial(pipe.with_words, receipt["words"])
     with as_it_was(pipe, receipt):
-        output = pipe(**arguments)
+        output = draw(**arguments)
         number = receipt["picture"]["number"]
         return output.images[number], output.receipts[number], differences(receipt, output.receipts[number])
 
@@ -321,9 +329,7 @@ def arguments_of(receipt: dict[str, Any], audio: Any = None) -> dict[str, Any]:
             )
         heard["audio"] = given
     else:
-        packed = heard.pop("audio_embeds")
-        array = np.frombuffer(base64.b64decode(packed["float32"]), dtype="<f4").reshape(packed["shape"])
-        heard["audio_embeds"] = torch.from_numpy(array.copy())
+        heard["audio_embeds"] = unpacked(heard.pop("audio_embeds"))
     generators = [read(one) for one in receipt["generators"]]
     settings = dict(receipt["strategy"])
     # rounds and the like are tuples, and lists in JSON
@@ -381,7 +387,10 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
                 else f"{new['seconds']:g} s instead of {old['seconds']:g} s"
             )
             said.append(f"another sound: {new['name']} has other samples than {old['name']} had ({same_length})")
-    for name in sorted({*before["models"], *now["models"]}):
+    words = "words" in before
+    if before.get("words") != now.get("words"):
+        said.append("words: not what the receipt says")
+    for name in sorted({*before["models"], *now["models"]} - (set(MAKE_WORDS) if words else set())):
         old, new = before["models"].get(name, {}), now["models"].get(name, {})
         if not old or not new:
             said.append(f"{name}: {'there now, and not then' if new else 'missing now, and there then'}")

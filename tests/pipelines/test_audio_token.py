@@ -196,7 +196,19 @@ def test_candidates_of_an_audio_word_are_ranked_by_the_sound(pipe, strategy):
     assert output.scores[0] == max(scores) and len(output.candidates) == 4
     wanted = pipe("a <audio>", audio=sound(), generator=generator(output.candidates[0].seed), **HEARD).images
     assert np.abs(output.images - wanted).max() <= 1e-5
-    pipe("<audio:0> and <audio:1>", audio=[sound(1), sound(2)], num_candidates=2, generator=generator(), **HEARD)
+
+
+def test_several_sounds_rank_by_the_weights_of_their_words(pipe):
+    both = {"audio": [sound(1), sound(2)], "audio_weights": [0.9, 0.2]}
+    for mix, prompt in (("separate", "<audio:0> and <audio:1>"), ("lerp", "a <audio>")):
+        output = pipe(prompt, **both, audio_mix=mix, num_candidates=2, generator=generator(), **HEARD)
+        query = pipe.encode_query(both["audio"], sampling_rate=RATE_HZ, mix=[0.9, 0.2]).embeds
+        even = pipe.encode_query(both["audio"], sampling_rate=RATE_HZ, mix=[1.0, 1.0]).embeds
+        pictures = pipe.embed_pictures(pipe.image_processor.numpy_to_pil(output.images))
+        assert output.scores == pytest.approx((pictures @ query[0]).tolist(), abs=1e-4)
+        assert output.scores != pytest.approx((pictures @ even[0]).tolist(), abs=1e-4)
+    with pytest.raises(ValueError, match="are all 0, so no sound ranks"):
+        pipe("<audio:0>, <audio:1>", audio=[sound(1), sound(2)], audio_weights=0.0, num_candidates=2, **HEARD)
 
 
 # ---- pictures that become others

@@ -216,9 +216,10 @@ def is_whole(job: Job, args: argparse.Namespace) -> bool:
 
 
 def load_pipeline(
-    model: str, matcher: str | None, device: str | None, dtype: str | None, offload: bool = False, **kwargs: Any
-) -> Any:
-    """The pipeline of a base, of the kind that its `model_index.json` says."""
+    model: str, matcher: str | None, device: str | None, dtype: str | None, offload: bool = False, kind: str = "",
+    **kwargs: Any,
+) -> Any:  # fmt: skip
+    """The pipeline of a base, of the kind that its `model_index.json` says, or of another by its name."""
     import torch
 
     from unibrivl.embedded import embedded
@@ -236,7 +237,7 @@ def load_pipeline(
     named = dtype or ("float16" if where.type == "cuda" else "float32")
     if matcher is not None:
         kwargs["matcher"] = matcher
-    pipe = pipeline_class(parts).from_pretrained(model, dtype=getattr(torch, named), **kwargs)
+    pipe = pipeline_class(parts, kind).from_pretrained(model, dtype=getattr(torch, named), **kwargs)
     if offload:
         pipe.enable_model_cpu_offload(device=where)
     else:
@@ -255,8 +256,12 @@ def quiet_libraries() -> None:
     require("diffusers", "diffusion", "drawing pictures").utils.logging.disable_progress_bar()
 
 
-def pipeline_class(parts: dict[str, Any]) -> Any:
-    """Ours for a base with these components."""
+def pipeline_class(parts: dict[str, Any], kind: str = "") -> Any:
+    """Ours for a base with these components; "AudioToken..." is the one in which sounds are words, too."""
+    if kind.startswith("AudioToken"):
+        from unibrivl.pipelines import AudioTokenPipeline, AudioTokenXLPipeline
+
+        return AudioTokenXLPipeline if "text_encoder_2" in parts else AudioTokenPipeline
     if "text_encoder_2" in parts:
         from unibrivl.pipelines.pipeline_unibrivl_xl import UniBriVLXLPipeline
 

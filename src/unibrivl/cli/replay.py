@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     machine = receipt["machine"]
     pipe = load_pipeline(
         model, matcher, args.device or usable(machine["device"]), args.dtype or machine["dtype"], args.offload,
-        **careful, **revision,
+        kind=receipt["pipeline"] if "words" in receipt else "", **careful, **revision,
     )  # fmt: skip
     pipe.set_progress_bar_config(disable=args.quiet or None, desc=printable(args.image.name)[:24], leave=False)
     image, new, different = replay(pipe, receipt, args.audio)
