@@ -16,9 +16,10 @@ from PIL import Image
 
 from unibrivl.app import workshop as workshops
 from unibrivl.app.limits import Limits, Refusal
-from unibrivl.app.picturing import fitted, grid_of, read_picture
+from unibrivl.app.picturing import read_picture
 from unibrivl.app.studio import Studio
 from unibrivl.audio import load_audio
+from unibrivl.pipelines.fitting_audio_token import fitted, grid_of
 
 QUICK = {"method": "p2p", "steps": 2}
 
@@ -159,9 +160,10 @@ def test_a_cut_or_enormous_picture_is_refused(picture, tmp_path, monkeypatch):
 
 
 def test_pictures_are_made_as_large_as_the_model_draws(workshop):
-    assert grid_of(workshop.pipe) == (workshop.side, workshop.step) == (32, 4)
+    assert grid_of(workshop.pipe) == (workshop.side, workshop.step) == (32, 8)
     assert fitted(Image.new("RGB", (4000, 3000)), 64, 8).size == (72, 56)
-    assert fitted(Image.new("RGB", (5000, 50)), 64, 8).size == (88, 48)
+    assert fitted(Image.new("RGB", (4000, 3000)), 64, 16).size == (64, 48)
+    assert fitted(Image.new("RGB", (50, 5000)), 64, 8).size == (48, 96)
     assert fitted(Image.new("RGB", (9, 9)), 64, 16).size == (64, 64)
 
 

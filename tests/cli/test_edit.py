@@ -50,6 +50,17 @@ def test_styles_are_drawn(place):
     assert not np.array_equal(drawn(place / "new.png"), drawn(place / "changed.jpg"))
 
 
+def test_a_picture_is_made_as_large_as_the_base_draws(place):
+    tiny_audio_token.picture(side=128).resize((128, 64)).save(place / "wide.png")
+    call = [str(place / "wide.png"), "--audio", str(place / "tone.wav"), "--out", str(place / "fitted.png")]
+    assert asked(place, "edit", *call, "--source-prompt", "a dog") == 0
+    assert drawn(place / "fitted.png").shape == (24, 48, 3)  # about 32 x 32, on a grid of 8
+    assert asked(place, "edit", *call, "--source-prompt", "a dog", "--keep-size") == 0
+    assert drawn(place / "fitted.png").shape == (64, 128, 3)
+    assert asked(place, "stylize", "--image", *call) == 0
+    assert drawn(place / "fitted.png").shape == (24, 48, 3)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

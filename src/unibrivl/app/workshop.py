@@ -15,8 +15,9 @@ from unibrivl.app import markup
 from unibrivl.app.answers import Answer, told
 from unibrivl.app.changing import METHODS, MOST_GUIDANCE, MOST_WEIGHT, Changed, Settings, Watch, edit, style
 from unibrivl.app.limits import Refusal, number, read_upload, shown_name, whole
-from unibrivl.app.picturing import fitted, grid_of, read_picture
+from unibrivl.app.picturing import read_picture
 from unibrivl.app.studio import LISTENING, NO_SOUND, Studio
+from unibrivl.pipelines.fitting_audio_token import fitted, grid_of
 from unibrivl.pipelines.ledits_audio_token import SIDES, takes
 
 Upload = str | os.PathLike | None

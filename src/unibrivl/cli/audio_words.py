@@ -27,6 +27,9 @@ def add_word_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strength", type=float, metavar="S", help="of sdedit, 0 to 1: how much may change")
     parser.add_argument("--cross", type=float, metavar="SHARE", help="of p2p: steps that keep the attention to words")
     parser.add_argument("--self", type=float, dest="itself", metavar="SHARE", help="of p2p: steps that keep places")
+    parser.add_argument(
+        "--keep-size", action="store_true", help="the picture as large as it is, and not as large as the base draws"
+    )
     parser.add_argument("--steps", type=int, default=50, metavar="N", help="default: 50")
     parser.add_argument("--guidance-scale", type=float, metavar="W", help="default: the base's")
     parser.add_argument("--negative-prompt", metavar="PROMPT", help="what not to draw")
@@ -88,6 +91,17 @@ def with_words(pipe: Any, model: str, adapter: str | None, ears: str | None, off
     words.ears  # noqa: B018  # what does not belong together is said now, and not to a visitor
     words.set_progress_bar_config(disable=True)
     return words
+
+
+def fit(picture: Any, pipe: Any, args: argparse.Namespace) -> Any:
+    """A picture as large as the base draws, unless it shall stay as it is."""
+    from unibrivl.pipelines.fitting_audio_token import fitted, grid_of
+    from unibrivl.pipelines.ledits_audio_token import SIDES
+
+    if args.keep_size:
+        return picture
+    side, step = grid_of(pipe)
+    return fitted(picture, side, SIDES if args.method == "ledits++" else step)
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

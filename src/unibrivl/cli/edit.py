@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unibrivl.cli.audio_words import add_word_arguments, check_place, load, save, settings
+from unibrivl.cli.audio_words import add_word_arguments, check_place, fit, load, save, settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,5 +31,7 @@ def run(args: argparse.Namespace) -> int:
         given["local_blend"] = True
     if args.method == "sdedit":
         given = {name: value for name, value in given.items() if not name.endswith("replace_steps")}
-    output = pipe(args.prompt, picture, source_prompt=args.source_prompt, edit_method=args.method, **given)
+    output = pipe(
+        args.prompt, fit(picture, pipe, args), source_prompt=args.source_prompt, edit_method=args.method, **given
+    )
     return save(output.images[0], args.out, args.quiet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unibrivl.cli.audio_words import add_word_arguments, check_place, load, save, settings
+from unibrivl.cli.audio_words import add_word_arguments, check_place, fit, load, save, settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,5 +24,8 @@ def run(args: argparse.Namespace) -> int:
         from unibrivl.data.pictures import open_picture
 
         picture = open_picture(args.image)
-    output = load(args).stylize(args.prompt, image=picture, edit_method=args.method, **settings(args))
+    pipe = load(args)
+    if picture is not None:
+        picture = fit(picture, pipe, args)
+    output = pipe.stylize(args.prompt, image=picture, edit_method=args.method, **settings(args))
     return save(output.images[0], args.out, args.quiet)
