@@ -19,7 +19,7 @@ def ddim(scheduler: Any) -> DDIMScheduler:
 @torch.no_grad()
 def encoded(vae: Any, pixels_B3HW: torch.Tensor) -> torch.Tensor:
     """(B, C, h, w), the most likely latents of pictures in -1..1."""
-    found = vae.encode(pixels_B3HW.to(next(vae.parameters())))
+    found = vae.encode(pixels_B3HW.to(next(vae.parameters()).dtype))
     latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
     return vae.config.scaling_factor * latents
 

@@ -283,6 +283,11 @@ class AudioTokenEditPipeline(AudioTokenParts, StableDiffusionPipeline):
     def _sdedit(self, prompt: Any, image: Any, heard: dict, strength: float, steps: int, kwargs: dict) -> Any:
         if image is None:
             raise ValueError("edit_method='sdedit' changes a picture: pass image=")
+        if not 0 <= strength <= 1 or int(steps * strength) < 1:
+            raise ValueError(
+                f"a strength of {strength:g} leaves {max(0, int(steps * strength))} of {steps} steps: take one up to "
+                "1, and more of it or more steps"
+            )
         return self._as(AudioTokenImg2ImgPipeline)(
             prompt, image=image, strength=strength, num_inference_steps=steps, **heard, **kwargs
         )

@@ -116,6 +116,7 @@ def test_styles_of_words_and_of_pictures(workshop, sound, picture):
         ({"method": "magic"}, "cannot change pictures in this way"),
         ({"steps": 1000}, "Steps must be a whole number from 2 to 50"),
         ({"seed": -1}, "Seed must be"),
+        ({"method": "sdedit", "strength": 30}, "a strength of 0.3 leaves 0 of 2 steps"),
         ({"strength": 101}, "How much may change must be from 0 to 100"),
         ({"weight": float("nan")}, "How strongly the sound counts must be"),
         ({"guidance": None}, "Guidance must be a number"),
@@ -165,6 +166,11 @@ def test_pictures_are_made_as_large_as_the_model_draws(workshop):
     assert fitted(Image.new("RGB", (4000, 3000)), 64, 16).size == (64, 48)
     assert fitted(Image.new("RGB", (50, 5000)), 64, 8).size == (48, 96)
     assert fitted(Image.new("RGB", (9, 9)), 64, 16).size == (64, 64)
+
+
+def test_ledits_needs_no_words_for_what_is_there(workshop, sound, picture):
+    *_, done = workshop.edit(sound, picture, "", "a <audio>", {"method": "ledits++", "steps": 6})
+    assert "Done: your picture, and what the sound made of it." in told(done)
 
 
 def test_ways_are_those_of_the_base(workshop):

@@ -227,6 +227,8 @@ def test_styles_with_a_picture_and_without(pipe):
         ({"image": "two"}, "2 pictures and 1 prompts"),
         ({"source_prompt": ["a", "b"]}, "2 source prompts and 1 prompts"),
         ({"edit_method": "sdedit", "image": None}, "pass image="),
+        ({"edit_method": "sdedit", "strength": 0.2}, "a strength of 0.2 leaves 0 of 4 steps"),
+        ({"edit_method": "sdedit", "strength": 1.5}, "take one up to 1"),
         ({"edit_method": "ledits++", "image": None}, "pass image="),
         ({"negative_prompt": ["a", "b", "c"]}, "3 negative prompts"),
     ],

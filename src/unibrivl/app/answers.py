@@ -34,7 +34,7 @@ def told(answers: Iterator[Answer]) -> Iterator[Answer]:
         yield Answer(markup.status(str(error), problem=True))
     except (ValueError, OSError, ImportError) as error:  # told in words by whoever raised it
         logger.warning("a request was refused: %s", error)
-        yield Answer(markup.status(f"This does not work: {error}", problem=True))
+        yield Answer(markup.status(f"This does not work: {str(error).rstrip('.')}.", problem=True))
     except Exception:
         logger.exception("a request failed")
         words = "Something went wrong on our side; the log of the server says what. What you have chosen stays."
