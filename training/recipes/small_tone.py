@@ -82,7 +82,7 @@ class SmallToneData:
 
     folder: str = "../shared/data"
     classes: Literal["four", "eight"] = "four"
-    seconds: float = 4.0  # RAVDESS: its clips last 3 to 5
+    seconds: float = 4.0  # OURS: RAVDESS has clips of 3 to 5
     sound: SoundAugmentation = field(
         default_factory=lambda: SoundAugmentation(shift_s=0.5, gain_db=10.0)  # OURS: silence is on both sides
     )
