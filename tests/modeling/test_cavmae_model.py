@@ -167,7 +167,8 @@ def test_eager_equals_sdpa_and_gives_what_was_asked_for():
     sdpa = model(sounds(), pictures())
     model.set_attn_implementation("eager")
     eager = model(sounds(), pictures(), output_hidden_states=True, output_attentions=True)
-    close(sdpa.joint_last_hidden_state, eager.joint_last_hidden_state)
+    for name in ("audio", "image", "joint"):
+        close(sdpa[f"{name}_last_hidden_state"], eager[f"{name}_last_hidden_state"])
     assert [states.shape for states in eager.audio_hidden_states] == [(3, 32, 32)] * 5
     assert [states.shape for states in eager.image_hidden_states] == [(3, 16, 32)] * 5
     assert [states.shape for states in eager.joint_hidden_states] == [(3, 48, 32)] * 3
