@@ -5,6 +5,7 @@ transformers fills a weight it does not find with random numbers and warns. Here
     the file's architecture is this class    every key must match
     another one of the family                heads may be new or left over; the trunk must match, key by key
     any                                      stale keys (`STALE_KEYS`) are dropped on either side, and reported
+    a tower that this transformers wraps     the wrapper's name (`WRAPPERS`) is put into the keys that lack it
 
 The trunk is what stands under `base_model_prefix`, or the whole model where the class is the trunk itself.
 """
@@ -13,10 +14,12 @@ import functools
 import re
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
+from transformers.core_model_loading import WeightRenaming
 from transformers.utils import logging
 
 from .code_unibrivl import CarriesCode
@@ -49,6 +52,9 @@ def count_up(buffer: torch.Tensor) -> torch.Tensor:
 STALE_KEYS: dict[str, StaleKey] = {
     r"(^|\.)position_ids$": StaleKey("a counter that older transformers saved", count_up),
 }
+# Until some release after 5.4 transformers' CLIP and SigLIP towers kept all of their weights in one inner module. The
+# later ones read the files of the earlier; this is what lets the earlier read those of the later
+WRAPPERS = ("text_model", "vision_model")
 
 
 class CheckedLoading(CarriesCode, PreTrainedModel):
@@ -75,6 +81,19 @@ class CheckedLoading(CarriesCode, PreTrainedModel):
             return super().from_pretrained(*args, **kwargs)
         finally:
             _caller_judges.reset(token)
+
+    @staticmethod
+    def _load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs):
+        ours = wrapper_renamings(model)
+        if ours:
+            load_config = replace(load_config, weight_mapping=[*ours, *(load_config.weight_mapping or [])])
+        found = PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *args, **kwargs
+        )
+        if ours and getattr(model, "_weight_conversions", None):  # saved again it is as this transformers has it
+            kept = [one for one in model._weight_conversions if not any(one is own for own in ours)]
+            model._weight_conversions = kept
+        return found
 
     def _adjust_missing_and_unexpected_keys(self, loading_info) -> None:
         self._drop_stale_keys(loading_info)
@@ -154,6 +173,20 @@ class CheckedLoading(CarriesCode, PreTrainedModel):
         )
 
 
+def wrapper_renamings(model: PreTrainedModel) -> list[WeightRenaming]:
+    """For each tower that keeps its weights in one inner module: how a key without that module's name is read."""
+    found = []
+    for name, tower in model.named_modules():
+        children = {key.split(".")[0] for key in tower.state_dict()} if isinstance(tower, PreTrainedModel) else set()
+        if not name or len(children) != 1 or (wrapper := children.pop()) not in WRAPPERS:
+            continue
+        trunk = f"{model.base_model_prefix}."  # a file of the trunk alone has its keys without it
+        for path in {name, name.removeprefix(trunk)}:
+            source = rf"^{re.escape(path)}\.(?!{wrapper}\.)(.+)$"
+            found.append(WeightRenaming(source_patterns=source, target_patterns=rf"{path}.{wrapper}.\1"))
+    return found
+
+
 def _mapping_hint(names: set[str], prefix: str, unexpected: set[str]) -> str | None:
     """How to load a trunk that a bigger model keeps under another name."""
     one = min(names)
@@ -168,4 +201,4 @@ def _listed(keys: set[str], room: int) -> str:
     return ", ".join(sorted(keys)[:room]) + (f" and {len(keys) - room} more" if len(keys) > room else "")
 
 
-__all__ = ["STALE_KEYS", "CheckedLoading", "CheckpointMismatch", "StaleKey"]
+__all__ = ["STALE_KEYS", "WRAPPERS", "CheckedLoading", "CheckpointMismatch", "StaleKey", "wrapper_renamings"]
