@@ -145,15 +145,8 @@ class BriVLImageProcessor(CarriesCode, PilBackend):
                 picture_CHW = torch.nn.functional.interpolate(
                     picture_CHW[None], size=(size.height, size.width), mode="bilinear", align_corners=False
                 )[0]
-            if shift is not None and len(shift) not in (1, len(picture_CHW)):
-                raise ValueError(f"image_mean and image_std are for {len(shift)} channels, not {len(picture_CHW)}")
-            picture_CHW = picture_CHW * (gain * rescale_factor if is_bytes else gain)
-            pictures.append(picture_CHW if shift is None else picture_CHW.sub_(shift))
-        if return_tensors is None:
-            return BatchFeature({"pixel_values": [picture_CHW.numpy() for picture_CHW in pictures]})
-        if len({picture_CHW.shape for picture_CHW in pictures}) > 1:
-            raise ValueError("pictures of several sizes make no batch: leave do_resize on")
-        return BatchFeature({"pixel_values": torch.stack(pictures).numpy()}, tensor_type=return_tensors)
+            pictures.append(normalized(picture_CHW, rescale_factor if is_bytes else 1, shift, gain))
+        return batch_of(pictures, return_tensors, "do_resize")
 
     def normalize_pixels(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """What `do_normalize=False` left out, for pictures in 0..1 that something else, an augmentation, changed."""
@@ -230,6 +223,23 @@ def scale_of(mean, std) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalisation as a shift and a gain, (C, 1, 1) or (1, 1, 1) each: x * gain - shift."""
     mean, std = (torch.as_tensor(value, dtype=torch.float64).reshape(-1, 1, 1) for value in (mean, std))
     return torch.broadcast_tensors((mean / std).float(), (1 / std).float())
+
+
+def normalized(picture_CHW: torch.Tensor, factor: float, shift: torch.Tensor | None, gain) -> torch.Tensor:
+    """A picture times `factor`, which brings it to 0..1, and normalised, unless `shift` is None; see `scale_of`."""
+    if shift is not None and len(shift) not in (1, len(picture_CHW)):
+        raise ValueError(f"image_mean and image_std are for {len(shift)} channels, not {len(picture_CHW)}")
+    picture_CHW = picture_CHW.float() * (gain * factor)
+    return picture_CHW if shift is None else picture_CHW.sub_(shift)
+
+
+def batch_of(pictures: list[torch.Tensor], return_tensors, step: str) -> BatchFeature:
+    """Pictures as `pixel_values`: a list without `return_tensors`, else one batch, which `step` makes possible."""
+    if return_tensors is None:
+        return BatchFeature({"pixel_values": [picture_CHW.numpy() for picture_CHW in pictures]})
+    if len({picture_CHW.shape for picture_CHW in pictures}) > 1:
+        raise ValueError(f"pictures of several sizes make no batch: leave {step} on")
+    return BatchFeature({"pixel_values": torch.stack(pictures).numpy()}, tensor_type=return_tensors)
 
 
 def detector_boxes(boxes, image_size, target: int, num_regions: int = 37) -> tuple[torch.Tensor, torch.Tensor]:

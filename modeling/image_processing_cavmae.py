@@ -20,7 +20,7 @@ from transformers.image_utils import (
 )
 
 from .code_unibrivl import CarriesCode
-from .image_processing_brivl import BriVLImageProcessor, scale_of
+from .image_processing_brivl import BriVLImageProcessor, batch_of, normalized, scale_of
 
 
 class CAVMAEImageProcessor(CarriesCode, PilBackend):
@@ -98,15 +98,8 @@ class CAVMAEImageProcessor(CarriesCode, PilBackend):
                 picture_CHW = resized(picture_CHW, size.shortest_edge)
             if do_center_crop:
                 picture_CHW = center_crop(picture_CHW, crop_size.height)
-            if shift is not None and len(shift) not in (1, len(picture_CHW)):
-                raise ValueError(f"image_mean and image_std are for {len(shift)} channels, not {len(picture_CHW)}")
-            picture_CHW = picture_CHW.float() * (gain * rescale_factor)
-            pictures.append(picture_CHW if shift is None else picture_CHW.sub_(shift))
-        if return_tensors is None:
-            return BatchFeature({"pixel_values": [picture_CHW.numpy() for picture_CHW in pictures]})
-        if len({picture_CHW.shape for picture_CHW in pictures}) > 1:
-            raise ValueError("pictures of several sizes make no batch: leave do_center_crop on")
-        return BatchFeature({"pixel_values": torch.stack(pictures).numpy()}, tensor_type=return_tensors)
+            pictures.append(normalized(picture_CHW, rescale_factor, shift, gain))
+        return batch_of(pictures, return_tensors, "do_center_crop")
 
 
 def resized(picture_CHW: torch.Tensor, shorter: int) -> torch.Tensor:

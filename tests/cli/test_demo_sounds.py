@@ -10,7 +10,7 @@ import pytest
 
 import unibrivl
 from unibrivl.audio.picture import spectrogram_db
-from unibrivl.cli.demo_sounds import DIGITS, RATE_HZ, SECONDS, SOUNDS
+from unibrivl.cli.demo_sounds import DIGITS, RATE_HZ, SECONDS, SOUNDS, demo_sound
 
 BY_NAME = {one.name: one for one in SOUNDS}
 
@@ -51,6 +51,13 @@ def test_sounds_are_whole_and_never_clip(waveforms):
             assert (waveform.rate_hz, waveform.duration_s) == (RATE_HZ, SECONDS)
         else:
             assert waveform.rate_hz == 8000 and 0.3 < waveform.duration_s < 1.5
+
+
+def test_a_sound_is_had_by_its_name_and_by_no_other(waveforms):
+    for name in ("rain", "zero"):
+        assert np.array_equal(demo_sound(name).samples, waveforms[name].samples)
+    with pytest.raises(ValueError, match="no demo sound 'unicorn': there are .*rain.*zero"):
+        demo_sound("unicorn")
 
 
 def test_a_recipe_gives_the_same_sound_again(waveforms):

@@ -261,4 +261,7 @@ SOUNDS = (
 
 def demo_sound(name: str) -> Waveform:
     """A sound by its name."""
-    return next(one for one in SOUNDS if one.name == name).waveform()
+    by_name = {one.name: one for one in SOUNDS}
+    if name not in by_name:
+        raise ValueError(f"there is no demo sound {name!r}: there are {', '.join(by_name)}")
+    return by_name[name].waveform()
