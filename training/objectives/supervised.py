@@ -24,7 +24,7 @@ class SupervisedLoss(Objective):
         model: a classifier.
         label_smoothing (`float`): share of the target that is spread over all classes.
 
-    Inputs: the model's own, and `label`, (B,) numbers of classes.
+    Inputs: the model's own, and `label`, (B,) numbers of classes, or (B, C) shares of them, where examples are mixed.
     Terms: `classes`.
     """
 

@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object, with every file, instead of a table"
     )
+    parser.add_argument(
+        "--frames", action="store_true", help="measure mean and std of the log-mel frames too, for CAV-MAE's extractor"
+    )
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="threads (default: one per processor)")
 
 
@@ -40,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"no sound files in {', '.join(printable(path) for path in args.paths)}")
     with _hushed_decoders():
         reports = examine_all(paths, args.workers, _progress)
-    summary = summarize(reports)
+        frames = _frames([report.path for report in reports if report.readable]) if args.frames else {}
+    summary = {**summarize(reports), **frames}
     if args.json:
         files = [dataclasses.asdict(report) for report in reports]
         print(json.dumps({"version": JSON_VERSION, "summary": summary, "files": files}, indent=1, allow_nan=False))
@@ -53,6 +57,15 @@ def run(args: argparse.Namespace) -> int:
         for line in (*_table(rows), *([""] if rows else []), *_summary_lines(summary)):
             _print(line)
     return 1 if summary["files_with_findings"] else 0
+
+
+def _frames(paths: list[str]) -> dict[str, dict]:
+    from unibrivl.training.frame_statistics import frame_statistics
+
+    if not paths:
+        raise ValueError("no sound that can be read: there are no frames to measure")
+    refused: list[Exception] = []  # what is wrong with them is among the findings
+    return {"frames": dataclasses.asdict(frame_statistics(paths, progress=_progress, refused=refused.append))}
 
 
 def _table(rows: list[tuple[str, str, str]]) -> Iterator[str]:
@@ -76,6 +89,12 @@ def _summary_lines(summary: dict) -> Iterator[str]:
         yield f"rates:    {listed(summary['rates_hz'], ' Hz')}"
         yield f"formats:  {listed(summary['formats'])}"
         yield f"channels: {listed(summary['channels'])}"
+    if "frames" in summary:
+        found = summary["frames"]
+        yield (
+            f"frames:   mean {found['mean']:.4f}, std {found['std']:.4f} of {found['frames']} frames of 128 mel bins: "
+            f"CAVMAEFeatureExtractor(mean={found['mean']:.4f}, std={found['std']:.4f})"
+        )
     if summary["findings"]:
         yield f"findings: {listed(summary['findings'])}, in {summary['files_with_findings']} of {files}"
     else:
