@@ -280,7 +280,8 @@ def test_what_a_preset_says_of_its_shape_is_true(name):
 
 
 def test_the_example_of_a_preset_runs_on_a_converted_folder(folders, at_hand):
-    for name, of in (("speechlm-base-p", "SpeechLMModel"), ("brivl-b5", "BriVLModel")):
+    folder_of = {"speechlm-base-p": "SpeechLMModel", "brivl-b5": "BriVLModel", "cavmae": "CAVMAEForPreTraining"}
+    for name, of in folder_of.items():
         code = python_blocks(preset_card(name))[-1]
         assert f'"{name}"' in code
         assert "(1 " not in run(code.replace(f'"{name}"', repr(str(folders[of]))))

@@ -195,17 +195,40 @@ def _seen(named: str, source: str, prepares: list[str]) -> list[str] | None:
     if "image_processor" not in prepares:
         return None
     call = "model.get_image_features(pixels)" if named == "BriVLModel" else "model(pixels)"
+    family = "CAVMAE" if named.startswith("CAVMAE") else "BriVL"
     return [
         "import torch",
         "from PIL import Image",
-        f"from unibrivl.modeling import BriVLImageProcessor, {named}",
+        f"from unibrivl.modeling import {', '.join(sorted((f'{family}ImageProcessor', named)))}",
         "",
         f'model = {named}.from_pretrained("{source}")',
-        f'processor = BriVLImageProcessor.from_pretrained("{source}")',
+        f'processor = {family}ImageProcessor.from_pretrained("{source}")',
         'pixels = processor(Image.open("dog.jpg"), return_tensors="pt").pixel_values',
         "with torch.no_grad():",
         f"    vectors = {call}.pooler_output",
         "print(vectors.shape)  # (1 picture, width)",
+    ]
+
+
+def _pair(named: str, source: str, prepares: list[str]) -> list[str] | None:
+    """A sound and its picture, seen together; of a pre-training class without its decoder, which hides by chance."""
+    if not {"feature_extractor", "image_processor"} <= set(prepares):
+        return None
+    named, last = named.replace("ForPreTraining", "Model"), "print(output.joint_embeds.shape)  # (1 pair, width)"
+    if named.endswith("Classification"):
+        last = "print(model.config.id2label[int(output.logits.argmax())])"
+    return [
+        "import torch",
+        "from PIL import Image",
+        "from unibrivl import load_audio",
+        f"from unibrivl.modeling import {named}, UniBriVLProcessor",
+        "",
+        f'model = {named}.from_pretrained("{source}")',
+        f'processor = UniBriVLProcessor.from_pretrained("{source}")',
+        'sound = load_audio("dog.wav", rate_hz=processor.feature_extractor.sampling_rate)',
+        "with torch.no_grad():",
+        '    output = model(**processor(sound, images=Image.open("dog.jpg")))',
+        last,
     ]
 
 
@@ -216,6 +239,10 @@ EXAMPLES: dict[str, Callable[[str, str, list[str]], list[str] | None]] = {
     "SpeechLMForPreTraining": _trunk,
     "SpeechLMForCTC": _letters,
     "MelEncoderModel": _frames,
+    "CAVMAEModel": _pair,
+    "CAVMAEForPreTraining": _pair,
+    "CAVMAEForAudioVisualClassification": _pair,
+    "CAVMAEImageModel": _seen,
     "CAVMAEAudioModel": _frames,
     "CAVMAEForAudioClassification": _class,
     "BriVLModel": _seen,
