@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import tiny_brewclip
 from tiny_objectives import batch_of, part_of, still_model, total
 from tiny_towers import AUDIO, sounds, unibrivl_config
 from transformers import set_seed
@@ -35,6 +36,7 @@ CASES: dict[str, tuple[str, dict, tuple[int, ...], bool, str]] = {
     "in batch, labels": ("in_batch", {}, (3, 3, 3), True, "model"),
     "in batch, uneven": ("in_batch", {}, (5, 2, 3), False, "both"),
     "cx, sharded": ("cx", {"queue_size": 15}, (3, 3, 3), True, "sharded"),
+    "brewclip": ("brewclip", {"weights": "robust"}, (4, 2, 3), True, "both"),
     "moco": ("moco", {"width": 24, "right": "audio_embeds", "queue_size": 15}, (3, 2, 3), True, "both"),
     "distillation": ("distillation", {}, (3, 5, 2), True, "both"),
     "distillation, queue": ("distillation", {"queue_size": 9, "width": 24, "form": "mixed"}, (3, 3, 3), True, "both"),
@@ -74,6 +76,25 @@ def classifier():
     return UniBriVLForAudioClassification(fields).double().train()
 
 
+def brewclip():
+    set_seed(0)
+    return tiny_brewclip.build(dropout=0.0).double().train()
+
+
+def brewclip_batch(step: int) -> dict[str, torch.Tensor]:
+    """Transcripts, kept states and kept pictures; some captions are of one picture."""
+    draw = torch.Generator().manual_seed(step)
+    states, mask = torch.randn(6, 9, 32, generator=draw).double(), torch.ones(6, 9, dtype=torch.long)
+    mask[1, 5:] = 0
+    return {
+        "audio_states": states,
+        "frame_mask": mask,
+        "input_ids": tiny_brewclip.processor()(text=tiny_brewclip.transcripts(3, 1, 4, 2, 5, 2))["input_ids"],
+        "image_embeds": torch.randn(6, 24, generator=draw).double(),
+        "sample_id": torch.tensor([0, 1, 0, 2, 3, 1]),
+    }
+
+
 def speechlm_batch(step: int) -> dict[str, torch.Tensor]:
     """Sounds of one length, with given masks: more frames of some rows than of others."""
     draw = torch.Generator().manual_seed(step)
@@ -82,6 +103,9 @@ def speechlm_batch(step: int) -> dict[str, torch.Tensor]:
         "unit_labels": torch.randint(4, 300, (6, 12), generator=draw),
         "mask_time_indices": torch.rand(6, 12, generator=draw) < torch.linspace(0.2, 0.8, 6)[:, None],
     }
+
+
+MODELS = {"speechlm": speechlm, "supervised": classifier, "brewclip": brewclip}
 
 
 def diffusion_base():
@@ -112,8 +136,8 @@ def train(case: str) -> dict[str, torch.Tensor]:
 
         model = tiny_words.adapter(base, num_words=2).double().train()
         settings = {"base": base, **settings}
-    elif name in ("speechlm", "supervised"):
-        model = speechlm() if name == "speechlm" else classifier()
+    elif name in MODELS:
+        model = MODELS[name]()
     else:
         model = still_model(dtype=torch.float64, freeze_vision_model=cached)
     objective = OBJECTIVES[name](model, **settings)
@@ -134,6 +158,8 @@ def train(case: str) -> dict[str, torch.Tensor]:
     for step, share in enumerate(shares):
         if name == "speechlm":
             batch = speechlm_batch(step)
+        elif name == "brewclip":
+            batch = brewclip_batch(step)
         elif base is not None:
             batch = tiny_words.batch_of(base, 6, step)
             batch = {key: one.double() if is_float(one) else one for key, one in batch.items()}
