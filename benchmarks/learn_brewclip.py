@@ -149,8 +149,8 @@ def tables(found: dict[str, Any]) -> str:
     lines: list[str] = []
     for classes, rows in found.get("tone", {}).items():
         lines += [
-            f"Tone of voice, {classes} classes, {rows['clips']} clips of actors that were not heard; the commonest class "
-            f"alone: {rows['commonest']:.3f}",
+            f"Tone of voice, {classes} classes, {rows['clips']} clips of actors that were not heard; the commonest "
+            f"class alone: {rows['commonest']:.3f}",
             "",
             "| channels | accuracy by seed | mean | mean recall |",
             "| --- | --- | --- | --- |",
