@@ -75,7 +75,8 @@ def share(count: Any, of: Any) -> float:
 def spoken(runs: Path, folder: str) -> dict[str, Any]:
     """What the whole and each channel find, of one model and of models of one channel; and by word errors."""
     settings = settled(small_brewclip.SmallBrewCLIPData, runs / "both-0", folder=folder)
-    listing = datasets.load(folder).filter(lambda one: one.split == "test")
+    whole = datasets.load(folder)
+    listing = whole.filter(lambda one: one.split == "test")
     said = said_in(listing, folder, transcripts_for(settings))
     model, processor, held = opened(runs / "both-0", listing, said, settings)
     ranks = {
@@ -94,6 +95,7 @@ def spoken(runs: Path, folder: str) -> dict[str, Any]:
     errors_N = errors([one.texts[0] for one in held.samples], held.texts)
     weight = None if model.fusion.raw_weight is None else round(float(model.fusion.weight.detach()), 4)
     return {
+        "train_captions": len(whole) - len(listing),
         "captions": len(held),
         "pictures": len(held.pictures_PE),
         "classes": len(set(held.labels)),

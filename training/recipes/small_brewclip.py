@@ -1,14 +1,17 @@
-"""The recipe `small_brewclip`: a small BrewCLIP from nothing but the small world's towers of pictures and words.
+"""The recipe `small_brewclip`: a small BrewCLIP of the small world's towers of sounds, pictures and words.
 
     python benchmarks/spoken_captions.py --data PACKS --out runs/spoken
     unibrivl train --recipe small_pictures --set data.folder=PACKS
     unibrivl train --recipe small_words --set data.folder=PACKS
+    unibrivl train --recipe small_sounds --set data.folder=PACKS
     unibrivl train --recipe small_brewclip --set data.folder=runs/spoken
     unibrivl train --recipe small_brewclip --set data.folder=runs/spoken --set model.channels=e2e   # one channel alone
 
 Captions name the class of a picture, so a sound's right pictures are all of that class, and those of one class do not
-repel each other. There is no pre-trained Whisper here: the audio encoder, a residual network over log-mel frames, is
-trained along with the rest. What is said comes from the transcripts beside the sounds.
+repel each other. There is no pre-trained Whisper here: the audio encoder, a residual network over log-mel frames, begins
+as that of `small_sounds`, which knows spoken digits at most, and is trained along with the rest. From nothing its
+frames are all but the same for every caption, and a channel behind them learns nothing in as many steps. What is said
+comes from the transcripts beside the sounds.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from unibrivl.modeling import (
     MelEncoderConfig,
     MelEncoderFeatureExtractor,
     MelEncoderModel,
+    UniBriVLModel,
 )
 from unibrivl.training.augment_sound import FeatureMasking, SoundAugmentation
 from unibrivl.training.config import ConfigError, RunConfig
@@ -52,11 +56,13 @@ AT_ONCE = 40  # sounds or pictures of one forward pass of the evaluation
 class SmallBrewCLIPModel:
     """
     Args:
+        sounds (*optional*): folder of the UniBriVL whose audio tower is the beginning; none begins from nothing.
         pictures, words: folders of the image tower and of the text encoder, which stay frozen.
         channels: of a sound: "text", "e2e" or both.
         num_prompts, num_attention_heads (`int`), fusion_weight: see `BrewCLIPConfig`.
     """
 
+    sounds: str | None = "runs/small_sounds/model"
     pictures: str = "runs/small_pictures/model"
     words: str = "runs/small_words/model"
     channels: tuple[str, ...] = ("text", "e2e")
@@ -101,7 +107,7 @@ def config() -> RunConfig:
         objective=SmallBrewCLIPObjective(),
         steps=700,
         batch_size=48,
-        learning_rate=1e-3,  # OURS: a residual network from nothing
+        learning_rate=5e-4,  # OURS: a residual network that has heard sounds
         weight_decay=0.05,  # ConvNeXt paper: its AdamW
         warmup=70,
         betas=(0.9, 0.999),  # torch: AdamW's default
@@ -131,7 +137,11 @@ def build(config: RunConfig) -> Parts:
     about = About(
         task="audio-to-image-retrieval",
         dataset=f"{len(held)} spoken captions of voices and pictures that were held out",
-        towers={"image": {"model": config.model.pictures}, "text": {"model": config.model.words}},
+        towers={
+            "audio": {"model": str(config.model.sounds)},
+            "image": {"model": config.model.pictures},
+            "text": {"model": config.model.words},
+        },
         data=[{"name": "captions by eSpeak NG", "found": len(listing), "expected": len(listing)}],
     )
     objective = BrewCLIPLoss(model, config.objective.weights)
@@ -140,10 +150,14 @@ def build(config: RunConfig) -> Parts:
 
 def model_for(settings: SmallBrewCLIPModel) -> tuple[BrewCLIPModel, BrewCLIPProcessor]:
     """A BrewCLIP of the small world's towers whose audio encoder trains, and its processor."""
-    for folder, recipe in ((settings.pictures, "small_pictures"), (settings.words, "small_words")):
-        if not Path(folder).is_dir():
-            raise ConfigError(f"there is nothing in {folder}: unibrivl train --recipe {recipe} makes it")
-    hears = MelEncoderModel(MelEncoderConfig())
+    parts = ((settings.pictures, "pictures"), (settings.words, "words"), (settings.sounds, "sounds"))
+    for folder, name in parts:
+        if folder is not None and not Path(folder).is_dir():
+            raise ConfigError(f"there is nothing in {folder}: unibrivl train --recipe small_{name} makes it")
+    if settings.sounds is None:
+        hears = MelEncoderModel(MelEncoderConfig())
+    else:
+        hears = UniBriVLModel.from_pretrained(settings.sounds).audio_model.tower
     sees = AutoModel.from_pretrained(settings.pictures)
     reads = CLIPTextModelWithProjection.from_pretrained(settings.words)
     config = BrewCLIPConfig(
@@ -158,7 +172,7 @@ def model_for(settings: SmallBrewCLIPModel) -> tuple[BrewCLIPModel, BrewCLIPProc
         fusion_weight=settings.fusion_weight,
         freeze_audio_model=False,
     )
-    extractor = MelEncoderFeatureExtractor.for_config(MelEncoderConfig())
+    extractor = MelEncoderFeatureExtractor.for_config(hears.config)
     processor = BrewCLIPProcessor(
         extractor,
         AutoImageProcessor.from_pretrained(settings.pictures),
