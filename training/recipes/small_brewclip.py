@@ -9,7 +9,7 @@
 
 Captions name the class of a picture, so a sound's right pictures are all of that class, and those of one class do not
 repel each other. There is no pre-trained Whisper here: the audio encoder, a residual network over log-mel frames, is
-that of `small_sounds` at first, which knows spoken digits at most, and is trained along with the rest. From nothing its
+that of `small_sounds` at first, which knows spoken digits at most, and trains along with the rest. From nothing its
 frames are all but the same for every caption, and a channel behind them learns nothing in as many steps. What is said
 comes from the transcripts beside the sounds.
 """
