@@ -148,8 +148,15 @@ def build(config: RunConfig) -> Parts:
     return Parts(model, objective, train, Collated(processor, settings), evaluate, processor, about)
 
 
-def model_for(settings: SmallBrewCLIPModel) -> tuple[BrewCLIPModel, BrewCLIPProcessor]:
-    """A BrewCLIP of the small world's towers whose audio encoder trains, and its processor."""
+def model_for(
+    settings: SmallBrewCLIPModel, kind: Any = BrewCLIPModel, **config_fields: Any
+) -> tuple[Any, BrewCLIPProcessor]:
+    """A BrewCLIP of the small world's towers whose audio encoder trains, and its processor.
+
+    Args:
+        kind: the model's class.
+        config_fields: of `BrewCLIPConfig`, beyond what the settings say.
+    """
     parts = ((settings.pictures, "pictures"), (settings.words, "words"), (settings.sounds, "sounds"))
     for folder, name in parts:
         if folder is not None and not Path(folder).is_dir():
@@ -171,14 +178,14 @@ def model_for(settings: SmallBrewCLIPModel) -> tuple[BrewCLIPModel, BrewCLIPProc
         num_attention_heads=settings.num_attention_heads,
         fusion_weight=settings.fusion_weight,
         freeze_audio_model=False,
+        **config_fields,
     )
-    extractor = MelEncoderFeatureExtractor.for_config(hears.config)
     processor = BrewCLIPProcessor(
-        extractor,
+        MelEncoderFeatureExtractor.for_config(hears.config),
         AutoImageProcessor.from_pretrained(settings.pictures),
         CLIPTokenizer.from_pretrained(settings.words),
     )
-    return BrewCLIPModel(config, hears, sees, reads), processor
+    return kind(config, hears, sees, reads), processor
 
 
 class Spoken:

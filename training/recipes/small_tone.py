@@ -20,25 +20,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import AutoModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from unibrivl import data as datasets
 from unibrivl.data import Listing, Sample
 from unibrivl.metrics.classification import accuracy, unweighted_average_recall
-from unibrivl.modeling import (
-    BrewCLIPConfig,
-    BrewCLIPForSpeechClassification,
-    BrewCLIPProcessor,
-    MelEncoderConfig,
-    MelEncoderFeatureExtractor,
-    MelEncoderModel,
-)
+from unibrivl.modeling import BrewCLIPForSpeechClassification, BrewCLIPProcessor
 from unibrivl.training.augment_sound import FeatureMasking, SoundAugmentation
 from unibrivl.training.config import ConfigError, RunConfig
 from unibrivl.training.objectives.supervised import SupervisedLoss
 from unibrivl.training.pairs import part_of
 from unibrivl.training.parts import About, Batch, Parts
+from unibrivl.training.recipes import small_brewclip
 from unibrivl.training.recipes.photos import drawn
+from unibrivl.training.recipes.small_brewclip import SmallBrewCLIPModel, inputs_of
 from unibrivl.training.sampler import Draw, derive
 
 RATE_HZ = 16_000
@@ -54,20 +48,10 @@ AT_ONCE = 40  # clips of one forward pass of the evaluation
 
 
 @dataclass(frozen=True)
-class SmallToneModel:
-    """
-    Args:
-        pictures, words: folders of the image tower and of the text encoder, which stay frozen.
-        channels: what the head sees: "text", "e2e" or both.
-        num_prompts, num_attention_heads (`int`), fusion_weight: see `BrewCLIPConfig`.
-    """
+class SmallToneModel(SmallBrewCLIPModel):
+    """As of `small_brewclip`; ears begin from nothing."""
 
-    pictures: str = "runs/small_pictures/model"
-    words: str = "runs/small_words/model"
-    channels: tuple[str, ...] = ("text", "e2e")
-    num_prompts: int = 4
-    num_attention_heads: int = 4
-    fusion_weight: float = 1.0  # OURS: nothing here is trained yet, so no channel has a head start
+    sounds: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,32 +137,12 @@ def class_of(one: Sample, settings: SmallToneData) -> str:
     return CLASSES[settings.classes][one.label]
 
 
-def model_for(
-    settings: SmallToneModel, labels: Sequence[str]
-) -> tuple[BrewCLIPForSpeechClassification, BrewCLIPProcessor]:
-    for folder, recipe in ((settings.pictures, "small_pictures"), (settings.words, "small_words")):
-        if not Path(folder).is_dir():
-            raise ConfigError(f"there is nothing in {folder}: unibrivl train --recipe {recipe} makes it")
-    hears = MelEncoderModel(MelEncoderConfig())
-    sees = AutoModel.from_pretrained(settings.pictures)
-    reads = CLIPTextModelWithProjection.from_pretrained(settings.words)
-    config = BrewCLIPConfig(
-        audio_config=hears.config,
-        vision_config=sees.config,
-        text_config=reads.config,
-        image_name=settings.pictures,
-        text_name=settings.words,
-        channels=list(settings.channels),
-        num_prompts=settings.num_prompts,
-        num_attention_heads=settings.num_attention_heads,
-        fusion_weight=settings.fusion_weight,
-        freeze_audio_model=False,
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
+def model_for(settings: SmallToneModel, labels: Sequence[str]) -> tuple[Any, BrewCLIPProcessor]:
+    """A classifier of these labels, and its processor."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    return small_brewclip.model_for(
+        settings, BrewCLIPForSpeechClassification, id2label=dict(enumerate(labels)), label2id=numbers
     )
-    extractor = MelEncoderFeatureExtractor.for_config(MelEncoderConfig())
-    processor = BrewCLIPProcessor(extractor, tokenizer=CLIPTokenizer.from_pretrained(settings.words))
-    return BrewCLIPForSpeechClassification(config, hears, sees, reads), processor
 
 
 class ToneClips:
@@ -212,15 +176,9 @@ class ToneCollate:
 
     def __call__(self, examples: list[dict[str, Any]]) -> Batch:
         chance = np.random.default_rng(derive(examples[0]["seed"], 2))
-        batch = heard(self.processor, [one["audio"] for one in examples], [one["text"] for one in examples])
+        batch = inputs_of(self.processor, [one["audio"] for one in examples], [one["text"] for one in examples])
         batch["input_features"] = self.settings.masks(batch["input_features"], chance, batch["attention_mask"].sum(1))
         return {**batch, "label": torch.tensor([one["label"] for one in examples])}
-
-
-def heard(processor: BrewCLIPProcessor, sounds: list[np.ndarray], texts: list[str]) -> Batch:
-    batch = dict(processor(audio=sounds, text=texts, sampling_rate=RATE_HZ, return_tensors="pt"))
-    batch.pop("text_attention_mask")
-    return batch
 
 
 @torch.no_grad()
@@ -230,7 +188,7 @@ def named(model: Any, processor: BrewCLIPProcessor, samples: Sequence[Sample], s
     for start in range(0, len(samples), AT_ONCE):
         some = samples[start : start + AT_ONCE]
         sounds = [part_of(one, RATE_HZ, settings.seconds) for one in some]
-        batch = heard(processor, sounds, [one.texts[0] for one in some])
+        batch = inputs_of(processor, sounds, [one.texts[0] for one in some])
         found.append(model(**{name: value.to(model.device) for name, value in batch.items()}).logits.argmax(1).cpu())
     return torch.cat(found).numpy()
 
