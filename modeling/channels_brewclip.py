@@ -22,6 +22,17 @@ class IdentityLinear(nn.Linear):
     """A linear layer that begins as the identity, where it is square."""
 
 
+class SharedPrompts(nn.Module):
+    """The vectors that stand before the words of a transcript, and in the other places."""
+
+    def __init__(self, num_prompts: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_prompts, width))
+
+    def forward(self) -> torch.Tensor:
+        return self.weight
+
+
 class EndToEndChannel(nn.Module):
     """Frames and prompts to one vector."""
 
@@ -124,4 +135,4 @@ class KeywordChannel(nn.Module):
         self.allowed &= chosen
 
 
-__all__ = ["BrewCLIPLayer", "EndToEndChannel", "IdentityLinear", "KeywordChannel"]
+__all__ = ["BrewCLIPLayer", "EndToEndChannel", "IdentityLinear", "KeywordChannel", "SharedPrompts"]

@@ -58,6 +58,10 @@ class LeanFiles(CheckedLoading, PreTrainedModel):
             and not any(weight.requires_grad for weight in getattr(trunk, part).parameters())
         ]
 
+    def own_tower(self, part: str) -> None:
+        """From now on a tower is saved with the rest: its weights are no longer those of where it came from."""
+        setattr(self.config, f"{TOWERS[part]}_name", None)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
         """As in transformers; towers that the file leaves out are fetched from where the configuration says."""

@@ -25,7 +25,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from .channels_brewclip import EndToEndChannel, IdentityLinear, KeywordChannel
+from .channels_brewclip import EndToEndChannel, IdentityLinear, KeywordChannel, SharedPrompts
 from .configuration_brewclip import LOSS_WEIGHTS, BrewCLIPConfig, check_channels
 from .freezing_unibrivl import FreezesParts
 from .fusion_brewclip import BrewCLIPFusion, softplus_inverse
@@ -84,6 +84,8 @@ class BrewCLIPPreTrainedModel(LeanFiles, FreezesParts):
             init.normal_(module.weight, std=std)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, SharedPrompts):
+            init.normal_(module.weight, std=std)
         elif isinstance(module, (EndToEndChannel, KeywordChannel)):
             init.normal_(module.pool, std=std)
             if isinstance(module, KeywordChannel):
@@ -94,7 +96,6 @@ class BrewCLIPPreTrainedModel(LeanFiles, FreezesParts):
             if module.raw_weight is not None:
                 init.constant_(module.raw_weight, softplus_inverse(module.start))
         elif isinstance(module, BrewCLIPModel):
-            init.normal_(module.prompts, std=std)
             init.constant_(module.temperature, self.config.temperature)
 
 
@@ -113,7 +114,7 @@ class BrewCLIPModel(BrewCLIPPreTrainedModel):
         self.vision_model = tower_of(config.vision_config, "image", vision_tower)
         self.text_model = tower_of(config.text_config, "text", text_tower)
         width = self.text_model.config.hidden_size
-        self.prompts = nn.Parameter(torch.zeros(config.num_prompts, width))
+        self.shared_prompts = SharedPrompts(config.num_prompts, width)
         self.vision_prompts = None
         if config.prompt_vision:
             self.vision_prompts = nn.Linear(width, self.vision_model.config.hidden_size)
@@ -191,8 +192,13 @@ class BrewCLIPModel(BrewCLIPPreTrainedModel):
     def _token_table(self) -> torch.Tensor:
         return self.text_model.get_input_embeddings().weight
 
+    @property
+    def prompts(self) -> torch.Tensor:
+        """(M, D), the shared ones."""
+        return self.shared_prompts()
+
     def _prompts(self) -> torch.Tensor | None:
-        return self.prompts if len(self.prompts) else None
+        return self.prompts if self.config.num_prompts else None
 
     def clamped_temperature(self) -> torch.Tensor:
         """(1,)."""
@@ -362,7 +368,7 @@ class BrewCLIPModel(BrewCLIPPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """Pictures; `pooler_output` (B, E) is the image tower's, not normalised."""
         pixel_values = pixel_values.to(self.vision_model.dtype)
-        if self.vision_prompts is not None and len(self.prompts):
+        if self.vision_prompts is not None and self.config.num_prompts:
             return BaseModelOutputWithPooling(pooler_output=self._see_with_prompts(pixel_values, **kwargs))
         output = self.vision_model(pixel_values, return_dict=True, **kwargs)
         return BaseModelOutputWithPooling(

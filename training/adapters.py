@@ -37,12 +37,15 @@ from unibrivl.utils import require
 
 __all__ = ["AdapterConfig", "adapt", "adapter_bytes", "is_adapted", "load_adapter", "merged", "trains", "unloaded"]
 
-# name of a tower -> where it may be in a model, and the field of the configuration that freezes it
-TOWERS: dict[str, tuple[tuple[str, ...], str]] = {
-    "audio": (("audio_model.tower", "tower"), "freeze_audio_tower"),
-    "vision": (("vision_model",), "freeze_vision_model"),
-    "text": (("text_model",), "freeze_text_model"),
-    "decoder": (("decoder",), "freeze_decoder"),
+# name of a tower -> where it may be in a model, and what in its configuration freezes it: the first that is there
+TOWERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "audio": (
+        ("audio_model.tower", "tower", "audio_model", "brewclip.audio_model"),
+        ("freeze_audio_tower", "freeze_audio_model"),
+    ),
+    "vision": (("vision_model", "brewclip.vision_model"), ("freeze_vision_model",)),
+    "text": (("text_model", "brewclip.text_model"), ("freeze_text_model",)),
+    "decoder": (("decoder",), ("freeze_decoder",)),
 }
 LAYERS = ("layers", "layer", "blocks", "stages")  # names of a list of layers
 BYPASS = ("WavLMAttention", "MultiheadAttention")  # take the weights of their layers, so that LoRA there does nothing
@@ -88,7 +91,7 @@ def adapt(model: PreTrainedModel, config: AdapterConfig) -> Any:
     )
     untouched = {name for name, path in towers.items() if path and name not in adapted}
     before = follow(model, untouched)
-    at_rest = [model.get_submodule(towers[name]) for name in untouched if hasattr(model.config, TOWERS[name][1])]
+    at_rest = [model.get_submodule(towers[name]) for name in untouched if field_of(model, name)]
     with quiet():
         adapted_model = peft.get_peft_model(model, settings)
     setattr(adapted_model, FLAGS, before)
@@ -122,6 +125,11 @@ def towers_of(model: PreTrainedModel) -> dict[str, str]:
         prefix = model.base_model_prefix if model.base_model is not model else ""
         found[kinds.get(model.main_input_name, "audio")] = prefix
     return found
+
+
+def field_of(model: PreTrainedModel, tower: str) -> str | None:
+    """The field of its configuration that freezes a tower."""
+    return next((field for field in TOWERS[tower][1] if hasattr(model.config, field)), None)
 
 
 def has_module(model: nn.Module, place: str) -> bool:
@@ -241,11 +249,11 @@ def follow(model: PreTrainedModel, untouched: set[str]) -> dict[str, bool]:
     """Set the `freeze_...` fields to what the adapter does; what they were comes back."""
     before = {}
     for name in towers_of(model):
-        field = TOWERS[name][1]
-        if hasattr(model.config, field):
+        field = field_of(model, name)
+        if field is not None:
             before[field] = getattr(model.config, field)
             setattr(model.config, field, name in untouched)
-    if hasattr(model.config, "freeze_audio_model"):  # tower and head: the head may train, the tower says for itself
+    if hasattr(model.config, "freeze_audio_tower"):  # freeze_audio_model is of both: the head may train, the tower not
         before["freeze_audio_model"] = model.config.freeze_audio_model
         if "audio" not in untouched:
             model.config.freeze_audio_model = False
@@ -370,8 +378,21 @@ def merged(model: Any) -> PreTrainedModel:
                 f"prompt frames ({name}) are no weights of the model and cannot be merged into it: keep the adapter, "
                 "and load it with load_adapter"
             )
+    base = model.get_base_model()
+    changed = [name for name, path in towers_of(base).items() if has_adapter(base.get_submodule(path))]
     with quiet():
-        return plain(model, model.merge_and_unload())
+        whole = plain(model, model.merge_and_unload())
+    for name in changed:
+        if hasattr(whole, "own_tower"):  # it saves frozen towers by their names alone
+            whole.own_tower(f"{name}_model")
+    return whole
+
+
+def has_adapter(tower: nn.Module) -> bool:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    return any(isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)) for module in tower.modules())
 
 
 def unloaded(model: Any) -> PreTrainedModel:

@@ -72,7 +72,7 @@ def test_one_step_moves_what_is_listed_and_nothing_else():
     model(**tiny.batch(0.5, 1.0), pixel_values=tiny.pixels(2), return_loss=True).loss.backward()
     optimizer.step()
     moved = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
-    assert {name.split(".")[0] for name in moved} == {"prompts", "e2e", "fusion"}
+    assert {name.split(".")[0] for name in moved} == {"shared_prompts", "e2e", "fusion"}
     assert all(weight.grad is None for tower in frozen for weight in tower.parameters())
     still = {name for name, weight in model.named_parameters() if weight.requires_grad} - moved
     assert not still
@@ -217,7 +217,7 @@ def test_prompts_stand_behind_the_patches_of_a_picture():
     seen = model.get_image_features(pixels).pooler_output
     plain = model.vision_model(pixels).image_embeds
     assert (seen - plain).abs().max() > 1e-3
-    model.config.num_prompts, model.prompts = 0, torch.nn.Parameter(torch.zeros(0, 32))
+    model.config.num_prompts = 0
     assert torch.allclose(model.get_image_features(pixels).pooler_output, plain, atol=1e-6)
     with pytest.raises(ValueError, match="prompt_vision=False"):
         tiny.build(prompt_vision=True).project_image(seen)
@@ -228,7 +228,7 @@ def test_prompts_reach_the_sound_as_configured(prompt_audio):
     model, batch = tiny.build(prompt_audio=prompt_audio), tiny.batch(0.5)
     before = model.get_audio_features(**batch, channels=("e2e",)).pooler_output
     with torch.no_grad():
-        model.prompts += 1
+        model.shared_prompts.weight += 1
     moved = (model.get_audio_features(**batch, channels=("e2e",)).pooler_output - before).abs().max() > 1e-4
     assert moved == (prompt_audio != "none")
 

@@ -39,7 +39,7 @@ def embeds(model) -> torch.Tensor:
 def test_only_what_learned_is_saved_and_comes_back(model, backbones, tmp_path):
     expected = embeds(model)
     model.save_pretrained(tmp_path)
-    assert parts_of(tmp_path) == {"prompts", "e2e", "fusion", "temperature"}
+    assert parts_of(tmp_path) == {"shared_prompts", "e2e", "fusion", "temperature"}
     for loaded in (BrewCLIPModel.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
         assert torch.equal(embeds(loaded), expected)
         assert (loaded.config.audio_name, loaded.config.image_name) == backbones
@@ -103,7 +103,7 @@ def test_a_damaged_file_is_refused(model, tmp_path):
 
     model.save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
-    state.pop("prompts")
+    state.pop("shared_prompts.weight")
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="prompts"):
         BrewCLIPModel.from_pretrained(tmp_path)

@@ -145,3 +145,28 @@ def test_what_is_kept_must_not_change(folder, backbones):
 
 def test_it_is_among_the_recipes():
     assert load_recipe("brewclip") is brewclip
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt", "head"])
+def test_adapters_train_and_load_into_their_base(folder, backbones, method):
+    from unibrivl.training.adapters import load_adapter, merged
+
+    config = configured(folder, backbones)
+    config = replace(config, adapter=replace(config.adapter, method=method))
+    run = Path(config.output_dir)
+    train(config, brewclip.build)
+    base = BrewCLIPModel.from_pretrained(run / "base")
+    adapted = load_adapter(BrewCLIPModel.from_pretrained(run / "base"), run / "model").eval()
+    batch, pictures = tiny.batch(0.3, 0.4), tiny.pixels(2)
+    with torch.no_grad():
+        before, after = (one(**batch, pixel_values=pictures).logits_per_audio for one in (base, adapted))
+    assert (after - before).abs().max() > 1e-5
+    assert not torch.equal(adapted.get_base_model().prompts, base.prompts)
+    if method == "prompt":
+        return
+    whole = merged(adapted)
+    whole.save_pretrained(run / "whole")
+    again = BrewCLIPModel.from_pretrained(run / "whole")
+    with torch.no_grad():
+        assert torch.allclose(again(**batch, pixel_values=pictures).logits_per_audio, after, atol=1e-4)
+    assert (again.config.audio_name is None) == (method == "lora")

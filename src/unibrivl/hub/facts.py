@@ -84,7 +84,7 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = {
         ("text tower", ("text_config",), ("text_model.",)),
         ("end-to-end channel", (), ("e2e.", "layer_mix.")),
         ("keywords", (), ("keywords.",)),
-        ("prompts and fusion", (), ("prompts", "vision_prompts.", "fusion.", "temperature")),
+        ("prompts and fusion", (), ("shared_prompts.", "vision_prompts.", "fusion.", "temperature")),
     ),
     "mel_encoder": (("backbone", ("backbone_config",), ("backbone.",)),),
     "brivl": IMAGE_AND_TEXT,
