@@ -44,3 +44,24 @@ def workshop(studio: Any) -> Any:
     parts = studio.pipe.components
     adapter = tiny_audio_token.adapter_for(parts, parts["matcher"], parts["matcher_processor"])
     return Workshop(tiny_diffusion.quiet(AudioTokenEditPipeline(**parts, audio_adapter=adapter)), studio)
+
+
+def salon(folder: Path, write: Any, count: int = 10, **fields: Any) -> Any:
+    """What finds pictures by spoken sentences: a tiny BrewCLIP, and a folder of pictures below this one.
+
+    Args:
+        write: clips -> what is said in each.
+        fields: more for the matcher.
+    """
+    import tiny_brewclip
+
+    from unibrivl.app.folder import PictureFolder
+    from unibrivl.app.limits import Limits
+    from unibrivl.app.salon import Salon
+    from unibrivl.embedder import Embedder
+    from unibrivl.modeling import BrewCLIPMatcher
+
+    matcher = BrewCLIPMatcher(tiny_brewclip.build(), tiny_brewclip.processor(), transcriber=write, **fields)
+    embedder = Embedder(matcher)
+    pictures = PictureFolder(write_pictures(folder / "said", count), embedder, folder / "cache")
+    return Salon(embedder, pictures, Limits(megabytes=0.2))

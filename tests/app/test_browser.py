@@ -60,6 +60,21 @@ def with_tabs():
         yield address
 
 
+@pytest.fixture(scope="module")
+def with_speech(tmp_path_factory):
+    """A page that takes spoken sentences, too; of long ones nothing is understood."""
+    from unibrivl.app.limits import Limits
+    from unibrivl.app.page import served
+    from unibrivl.app.studio import Studio
+
+    def write(clips) -> list[str]:
+        return ["a dog runs" if len(clip) < 16_000 else "" for clip in clips]
+
+    salon = tiny_page.salon(tmp_path_factory.mktemp("salon"), write)
+    with served(Studio(tiny_page.pipeline(), Limits(megabytes=0.2)), salon=salon) as address:
+        yield address
+
+
 @pytest.fixture
 def page(browser, address):
     yield from opened(browser, address)
@@ -68,6 +83,11 @@ def page(browser, address):
 @pytest.fixture
 def tabs(browser, with_tabs):
     yield from opened(browser, with_tabs)
+
+
+@pytest.fixture
+def speech(browser, with_speech):
+    yield from opened(browser, with_speech)
 
 
 def opened(browser, address):
@@ -271,3 +291,35 @@ def test_words_are_drawn_in_the_style_of_a_sound_by_keyboard_alone(tabs, tmp_pat
     assert "Done: 1 picture. Heard: " in ended(tabs, "style-")
     sync_api.expect(tabs.locator("#style-best figcaption")).to_contain_text("in the style of <audio>")
     assert tabs.get_by_role("region", name="What came of it").count() == 1  # of hidden tabs nothing is read
+
+
+def test_a_spoken_sentence_finds_pictures_and_its_words_can_be_corrected(speech, with_speech, tmp_path):
+    speech.get_by_role("tab", name="Say it").click()
+    assert "There is no sound yet" in press(speech, "Find pictures", "say-")
+    chosen(speech, "say-sound", tiny_page.write_sound(tmp_path / "said.wav"))
+    assert press(speech, "Find pictures", "say-") == 'Done: 8 pictures. Understood: "a dog runs"'
+    words = speech.get_by_label("What was said")
+    sync_api.expect(words).to_have_value("a dog runs")
+    assert speech.locator("#say-heard .said").inner_text() == "\u201ca dog runs\u201d"
+    shown = speech.locator("#say-best").inner_text()
+    assert shown.count("by the words") == shown.count("by the voice") == 8
+    for image in speech.locator("#say-answer img").all():
+        assert len(image.get_attribute("alt")) > 20 and image.evaluate("image => image.naturalWidth") > 0
+    words.focus()
+    speech.keyboard.press("Tab")
+    assert speech.evaluate("document.activeElement.id") == "say-again"
+    words.fill("a cat")
+    mark_old(speech, "say-")
+    speech.keyboard.press("Enter")
+    assert ended(speech, "say-") == 'Done: 8 pictures. Your words: "a cat"'
+    assert speech.locator("#say-best").inner_text() != shown
+    speech.locator("#say-sound").get_by_role("button", name="Clear").click()
+    sync_api.expect(words).to_have_value("")  # they were of the other sound
+    chosen(speech, "say-sound", tiny_page.write_sound(tmp_path / "mumbled.wav", seconds=1.2))
+    refused = press(speech, "Rank again with these words", "say-")
+    assert "There are no words to rank by" in refused and "from before" in refused
+    assert "Nothing was understood" in press(speech, "Find pictures", "say-")
+    assert speech.get_by_role("region", name="What you say").count() == 1
+    assert "Traceback" not in speech.inner_text("body")
+    hosts = {url.split("/")[2] for url in speech.asked if url.startswith(("http", "ws"))}
+    assert hosts == {with_speech.split("/")[2]}

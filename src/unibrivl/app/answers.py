@@ -17,13 +17,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What the page shows, as HTML; None leaves a part as it is."""
+    """What the page shows, as HTML, and `words`, the text of a field; None leaves a part as it is."""
 
     status: str
     best: str | None = None
     heard: str | None = None
     candidates: str | None = None
     found: str | None = None
+    words: str | None = None
 
 
 def told(answers: Iterator[Answer]) -> Iterator[Answer]:

@@ -165,16 +165,17 @@ def watching(settings: Settings, watch: Watch | None) -> dict[str, Any]:
     return {"callback_on_step_end": seen}
 
 
-def checked(text: Any, name: str, sounds: int | None = None) -> str:
+def checked(text: Any, name: str, sounds: int | None = None, most: int = MOST_TEXT) -> str:
     """A visitor's words.
 
     Args:
         name (`str`): what the page calls them.
         sounds (*optional*): of how many sounds they may speak.
+        most (`int`): letters that are read.
     """
     text = " ".join(str(text or "").split())
-    if len(text) > MOST_TEXT:
-        raise Refusal(f"{name} is {len(text)} letters long: {MOST_TEXT} are read, shorten it.")
+    if len(text) > most:
+        raise Refusal(f"{name} is {len(text)} letters long: {most} are read, shorten it.")
     if sounds is not None and sounds_in(text) > sounds:
         raise Refusal(f"{name} is said without the sound: leave out <audio>.")
     return text
@@ -191,4 +192,4 @@ def png_of(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-__all__ = ["METHODS", "MOST_GUIDANCE", "MOST_WEIGHT", "Changed", "Settings", "edit", "png_of", "style"]
+__all__ = ["METHODS", "MOST_GUIDANCE", "MOST_WEIGHT", "Changed", "Settings", "checked", "edit", "png_of", "style"]

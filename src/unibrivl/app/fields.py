@@ -28,8 +28,8 @@ def picture(gr: Any, name: str, label: str) -> Any:
     return field
 
 
-def text(gr: Any, name: str, label: str, value: str, info: str) -> Any:
-    return gr.Textbox(value=value, label=label, info=info, elem_id=name, lines=1, max_lines=3)
+def text(gr: Any, name: str, label: str, value: str, info: str, **how: Any) -> Any:
+    return gr.Textbox(value=value, label=label, info=info, elem_id=name, lines=1, max_lines=3, **how)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import hashlib
 import io
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,26 @@ CACHE = "UNIBRIVL_CACHE"  # the environment's name for where vectors are kept
 
 
 @dataclass(frozen=True)
+class Match:
+    """A row of the folder's vectors, by its id, and its scores; see `Found`."""
+
+    id: str
+    score: float
+    channels: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Found:
-    """A picture of the folder: its name within it, its cosine to the sound, and itself, small."""
+    """A picture of the folder: its name within it, its cosine to the sound, and itself, small.
+
+    Args:
+        channels (`dict`): each channel's own cosine, of a model that has several.
+    """
 
     name: str
     score: float
     thumbnail: Image.Image
+    channels: dict[str, float] = field(default_factory=dict)
 
     def jpeg(self) -> bytes:
         file = io.BytesIO()
@@ -46,11 +61,11 @@ class PictureFolder:
     """
     Args:
         folder: searched with the folders in it; hidden ones are skipped and links to folders are not followed.
-        pipe: a pipeline whose matcher sees.
+        seer: a pipeline whose matcher sees, or an embedder that does.
         cache (*optional*): a folder for vectors; `cache_folder()` by default.
     """
 
-    def __init__(self, folder: str | os.PathLike, pipe: Any, cache: str | os.PathLike | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike, seer: Any, cache: str | os.PathLike | None = None) -> None:
         self.folder = Path(folder).resolve()
         if not self.folder.is_dir():
             raise ValueError(f"--pictures {folder} is no folder: name one that has pictures in it")
@@ -59,7 +74,7 @@ class PictureFolder:
             raise ValueError(f"--pictures {folder} has no picture in it that ends in .jpg, .png, .webp or their like")
         if len(inputs) > MOST_PICTURES:
             raise ValueError(f"--pictures {folder} has {len(inputs)} pictures, and the page searches {MOST_PICTURES}")
-        embedder = Embedder(pipe.listener)
+        embedder = seer if isinstance(seer, Embedder) else Embedder(seer.listener)
         where = Path(cache) if cache is not None else cache_folder()
         place = hashlib.sha256(f"{self.folder}\n{embedder.fingerprint}".encode()).hexdigest()[:24]
         self.vectors = embedded(embedder, inputs, where / f"pictures-{place}.safetensors")
@@ -70,18 +85,23 @@ class PictureFolder:
     def nearest(self, embeds_1E: torch.Tensor, top: int = 6) -> list[Found]:
         """The pictures that fit a sound best; one that has vanished since is left out."""
         scores_M = self.vectors.vectors @ embeds_1E[0].float().cpu().numpy()
+        rows = np.argsort(-scores_M, kind="stable")
+        return self.opened((Match(self.vectors.ids[row], float(scores_M[row])) for row in rows), top)
+
+    def opened(self, ranked: Iterable[Match], top: int) -> list[Found]:
+        """The first pictures of a ranking that are still there, small."""
         found: list[Found] = []
-        for row in np.argsort(-scores_M, kind="stable"):
+        for match in ranked:
             if len(found) == top:
                 break
-            name = name_of(self.vectors.ids[row])
+            name = name_of(match.id)
             try:
                 picture = open_picture(self.folder / name)
             except (PictureError, OSError) as error:
                 logger.warning("%s was left out: %s", name, error)
                 continue
             picture.thumbnail((THUMBNAIL, THUMBNAIL))
-            found.append(Found(name, float(scores_M[row]), picture))
+            found.append(Found(name, match.score, picture, match.channels))
         return found
 
 
@@ -134,4 +154,4 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unibrivl"
 
 
-__all__ = ["Found", "PictureFolder", "cache_folder"]
+__all__ = ["Found", "Match", "PictureFolder", "cache_folder"]

@@ -14,6 +14,7 @@ from unibrivl.app.drawing import Drawn
 from unibrivl.app.folder import Found
 
 MOST_LABELS = 5
+BY = {"text": "by the words", "e2e": "by the voice", "keywords": "by keywords"}  # channels of a BrewCLIP
 
 
 def status(words: str, problem: bool = False) -> str:
@@ -122,11 +123,39 @@ def found(pictures: Sequence[Found]) -> str:
     return ranking("Nearest pictures of the folder", items)
 
 
-def item(source: str, alternative: str, rank: int, score: float, words: str) -> str:
-    """One picture of a ranking."""
+def understood(transcript: str | None, corrected: bool = False) -> str:
+    """What somebody said, in quotes, as it was written down; of a model that writes nothing down, that it does not."""
+    if transcript is None:
+        return "<h2>What was understood</h2><p>This model writes nothing down: it ranks by the voice alone.</p>"
+    if not transcript:
+        why = "Nothing was understood. What is ranked by the words is ranked by an empty text."
+        return f"<h2>What was understood</h2><p>{why}</p>"
+    title = "Your words" if corrected else "What was understood"
+    return f'<h2>{title}</h2><p class="said" dir="auto">&ldquo;{escape(transcript)}&rdquo;</p>'
+
+
+def ranked(pictures: Sequence[Found], of: int) -> str:
+    """Pictures of the folder by what was said, the nearest first, with each channel's own scores.
+
+    Args:
+        of (`int`): how many the folder has.
+    """
+    items = [
+        item(
+            address(one.jpeg(), "jpeg"), f"Picture {rank} of the folder: {one.name}", rank, one.score, one.name,
+            [f"{BY.get(channel, channel)} {score:+.3f}" for channel, score in one.channels.items()],
+        )
+        for rank, one in enumerate(pictures, 1)
+    ]  # fmt: skip
+    return ranking(f"The nearest {len(items)} of {of} pictures" if len(items) > 1 else "The nearest picture", items)
+
+
+def item(source: str, alternative: str, rank: int, score: float, words: str, details: Sequence[str] = ()) -> str:
+    """One picture of a ranking; details are lines of their own."""
+    lines = "".join(f'<span class="detail">{escape(line)}</span>' for line in details)
     return (
         f'<li><figure><img src="{source}" alt="{escape(alternative)}"><figcaption><span class="rank">{rank}</span> '
-        f'<span class="score">{score:+.3f}</span><br>{escape(words)}</figcaption></figure></li>'
+        f'<span class="score">{score:+.3f}</span><br>{escape(words)}{lines}</figcaption></figure></li>'
     )
 
 
@@ -142,4 +171,4 @@ def address(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-__all__ = ["best", "candidates", "found", "heard", "likeliest", "pair", "status"]
+__all__ = ["best", "candidates", "found", "heard", "likeliest", "pair", "ranked", "status", "understood"]

@@ -14,9 +14,11 @@ from importlib.resources import files
 from typing import Any
 
 from unibrivl.app.guard import Guard
+from unibrivl.app.salon import Salon
 from unibrivl.app.studio import Studio
 from unibrivl.app.tab_draw import draw_tab
 from unibrivl.app.tab_edit import edit_tab
+from unibrivl.app.tab_say import say_tab
 from unibrivl.app.tab_style import style_tab
 from unibrivl.app.uploads import Uploads
 from unibrivl.app.workshop import Workshop
@@ -32,11 +34,12 @@ KEPT_S = 3600  # uploads of a page that was left open without a word go after an
 SWEEP_S = 300
 
 
-def build(studio: Studio, uploads: Uploads, workshop: Workshop | None = None) -> Any:
+def build(studio: Studio, uploads: Uploads, workshop: Workshop | None = None, salon: Salon | None = None) -> Any:
     """The page as Gradio's Blocks, ready for `launch`.
 
     Args:
         workshop (*optional*): what changes pictures by sounds; without one there are no tabs for it.
+        salon (*optional*): what ranks pictures by spoken sentences; without one there is no tab for it.
     """
     gr = require("gradio", "app", "the web page")
     with gr.Blocks(title=f"{TITLE} - unibrivl", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S)) as page:
@@ -45,16 +48,20 @@ def build(studio: Studio, uploads: Uploads, workshop: Workshop | None = None) ->
             "draws it, and ranks the pictures by how well they fit. Sounds stay on the machine it runs on.</p>",
             elem_id="intro",
         )
-        if workshop is None:
+        if workshop is None and salon is None:
             holding = draw_tab(gr, studio)
         else:
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab("Draw a sound", render_children=True):
                     holding = draw_tab(gr, studio)
-                with gr.Tab("Edit a picture", render_children=True):
-                    holding += edit_tab(gr, workshop)
-                with gr.Tab("Style", render_children=True):
-                    holding += style_tab(gr, workshop)
+                if workshop is not None:
+                    with gr.Tab("Edit a picture", render_children=True):
+                        holding += edit_tab(gr, workshop)
+                    with gr.Tab("Style", render_children=True):
+                        holding += style_tab(gr, workshop)
+                if salon is not None:
+                    with gr.Tab("Say it", render_children=True):
+                        holding += say_tab(gr, salon)
 
         def held(request: Any, *paths: Any) -> None:
             uploads.hold(visitor_of(request), paths)
@@ -77,20 +84,24 @@ def visitor_of(request: Any) -> str:
 
 @contextmanager
 def served(
-    studio: Studio, host: str = "127.0.0.1", port: int | None = None, workshop: Workshop | None = None
+    studio: Studio,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    workshop: Workshop | None = None,
+    salon: Salon | None = None,
 ) -> Iterator[str]:
     """The page while the context lasts: its address. Uploads live in a folder that goes with it.
 
     Args:
         host: an address of this machine; loopback unless others shall see the page.
         port (*optional*): a free one from 7860 on if None.
-        workshop (*optional*): see `build`.
+        workshop, salon (*optional*): see `build`.
     """
     with tempfile.TemporaryDirectory(prefix="unibrivl-page-") as folder, environment(folder):
         gr = require("gradio", "app", "the web page")
         from starlette.middleware import Middleware
 
-        page = build(studio, Uploads(folder), workshop)
+        page = build(studio, Uploads(folder), workshop, salon)
         page.queue(max_size=studio.limits.queue, default_concurrency_limit=4, api_open=False)
         try:
             _, address, _ = page.launch(

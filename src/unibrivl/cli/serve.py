@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="makes words of sounds, if MODEL holds none: a folder, or a name on the Hub",
     )
     parser.add_argument("--ears", metavar="E", help="the audio encoder of the adapter, if MODEL's matcher is not it")
+    parser.add_argument(
+        "--speech",
+        metavar="S",
+        help="a BrewCLIP, by which spoken sentences find --pictures: a folder, or a name on the Hub",
+    )
     parser.add_argument("--max-seconds", type=float, default=30.0, metavar="S", help="longest sound (default: 30)")
     parser.add_argument("--max-mb", type=float, default=20.0, metavar="MB", help="largest file (default: 20)")
     parser.add_argument("--queue", type=int, default=8, metavar="N", help="visitors who may wait (default: 8)")
@@ -41,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits(args.max_seconds, args.max_mb, args.queue)
     if args.port is not None and not 0 < args.port < 65536:
         raise ValueError(f"--port must be from 1 to 65535, got {args.port}")
+    if args.speech is not None and args.pictures is None:
+        raise ValueError("--speech finds pictures by spoken sentences: name a folder of them too, with --pictures")
     require("gradio", "app", "unibrivl serve")
     if not is_loopback(args.host):
         print(
@@ -55,13 +62,17 @@ def show(args: argparse.Namespace, limits: object) -> int:
     from unibrivl.app.folder import PictureFolder
     from unibrivl.app.hearing import known_labels
     from unibrivl.app.page import served
+    from unibrivl.app.salon import Salon
     from unibrivl.app.studio import Studio
     from unibrivl.app.workshop import Workshop
     from unibrivl.cli.audio_words import with_words
     from unibrivl.cli.embed import stopped_by_sigterm
     from unibrivl.cli.generate import load_pipeline, quiet_libraries
+    from unibrivl.cli.speech import load_speech
 
     quiet_libraries()
+    # first, since it is refused sooner
+    speech = None if args.speech is None else load_speech(args.speech, args.device)
     model = embedded_folder() if args.model == EMBEDDED else args.model
     print(f"loading {args.model} ...", flush=True)
     pipe = load_pipeline(model, args.matcher, args.device, args.dtype, args.offload)
@@ -74,7 +85,12 @@ def show(args: argparse.Namespace, limits: object) -> int:
     studio = Studio(pipe, limits, labels, folder)  # type: ignore[arg-type]
     words = with_words(pipe, model, args.adapter, args.ears, args.offload)
     workshop = None if words is None else Workshop(words, studio)
-    with stopped_by_sigterm(), served(studio, args.host, args.port, workshop) as address:
+    salon = None
+    if speech is not None:
+        salon = Salon(speech, PictureFolder(args.pictures, speech), limits)  # type: ignore[arg-type]
+        if not salon.reads:
+            print(f"{args.speech} writes nothing down: spoken sentences find pictures by the voice alone")
+    with stopped_by_sigterm(), served(studio, args.host, args.port, workshop, salon) as address:
         print(f"open {address}   (Ctrl-C ends it)", flush=True)
         wait()
     return 0

@@ -240,15 +240,28 @@ class Embedder:
             for row in probabilities_NL
         ]
 
-    def rank(self, audio: Any, images: Any, *, top: int | None = None, explain: bool = False) -> list[Any]:
+    def rank(
+        self,
+        audio: Any,
+        images: Any,
+        *,
+        top: int | None = None,
+        explain: bool = False,
+        transcripts: Sequence[str] | None = None,
+    ) -> list[Any]:
         """For each sound the pictures by how well they fit, (id, cosine), best first. Takes Embeddings as they are.
 
         Args:
             explain (`bool`): of a model of several channels, such as BrewCLIP: for each sound an `Explained` instead,
                 with the transcript and each channel's own scores. Sounds must then be sounds.
+            transcripts (*optional*): with `explain`: what is said in each sound, in the place of what would be
+                written down.
         """
         if explain:
-            return self.explained(audio, images if isinstance(images, Embeddings) else self.encode_image(images), top)
+            images = images if isinstance(images, Embeddings) else self.encode_image(images)
+            return self.explained(audio, images, top, transcripts)
+        if transcripts is not None:
+            raise ValueError("transcripts= goes with explain=True: pass both, or leave it out")
         audio = audio if isinstance(audio, Embeddings) else self.encode_audio(audio)
         images = images if isinstance(images, Embeddings) else self.encode_image(images)
         scores_NM = self.similarity(audio, images)
@@ -257,12 +270,21 @@ class Embedder:
             for row in scores_NM
         ]
 
-    def explained(self, audio: Any, things: Embeddings, top: int | None = None) -> list[Explained]:
+    def explained(
+        self, audio: Any, things: Embeddings, top: int | None = None, transcripts: Sequence[str] | None = None
+    ) -> list[Explained]:
         """What each channel made of sounds, against pictures or texts; see `rank`."""
         if isinstance(audio, Embeddings):
             raise ValueError("vectors do not tell what was heard: pass the sounds themselves with explain=True")
         sources = as_list(audio, (str, bytes, os.PathLike, Waveform, np.ndarray, torch.Tensor, dict))
-        found = explain(self.matcher, sources, as_ids(sources, None), things, batch_size=self.batch_size)
+        found = explain(
+            self.matcher,
+            sources,
+            as_ids(sources, None),
+            things,
+            batch_size=self.batch_size,
+            transcripts=transcripts,
+        )
         if top is None:
             return found
         return [

@@ -44,6 +44,7 @@ def explain(
     *,
     batch_size: int = 16,
     progress: bool | None = None,
+    transcripts: Sequence[str] | None = None,
     **load_options,
 ) -> list[Explained]:
     """
@@ -51,6 +52,7 @@ def explain(
         matcher: a model of several channels: one with `hear`, as BrewCLIP has it.
         sources, names: sounds, whatever `load_audio` takes, and what they are called.
         things: pictures or texts, embedded by the same model.
+        transcripts (*optional*): what is said in each sound, where that is known; else it is written down.
         load_options: for `load_audio`.
     """
     if not hasattr(matcher, "hear"):
@@ -58,6 +60,8 @@ def explain(
             f"{matcher.name} hears with one channel, so there is nothing to tell apart: leave explain=True out, or "
             "load a BrewCLIP"
         )
+    if transcripts is not None and len(transcripts) != len(sources):
+        raise ValueError(f"{len(sources)} sounds and {len(transcripts)} transcripts: pass one for each")
     things_ME = torch.from_numpy(things.vectors)
     found: list[Explained] = []
     hidden = None if progress is None and len(sources) > batch_size else not progress
@@ -71,7 +75,8 @@ def explain(
                 for one in some
             ]
             with torch.inference_mode():
-                heard = matcher.hear(clips)
+                known = None if transcripts is None else transcripts[start : start + batch_size]
+                heard = matcher.hear(clips, known)
             whole_NM = (heard.fused.cpu() @ things_ME.T).numpy()
             channels = {name: (one.cpu() @ things_ME.T).numpy() for name, one in heard.channels.items()}
             for row in range(len(some)):
