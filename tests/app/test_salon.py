@@ -56,7 +56,7 @@ def test_what_is_shown_is_what_rank_explains(salon, sound):
     assert whole == pytest.approx(told.scores[:8], abs=6e-4) and whole == sorted(whole, reverse=True)
     for channel, words in CHANNELS.items():
         assert scores(done.found, words) == pytest.approx(told.channels[channel][:8], abs=6e-4)
-    assert "The nearest 8 of 10 pictures" in done.found
+    assert done.found.count("</span> together<") == 8 and "The nearest 8 of 10 pictures" in done.found
     assert "&ldquo;a dog &amp; b&rdquo;" in done.heard and done.words == "a dog & b"
     assert "Done: 8 pictures. Understood: &quot;a dog &amp; b&quot;" in done.status
     assert str(salon.folder.folder) not in done.found

@@ -191,5 +191,17 @@ def test_explain_tells_what_was_said_and_what_each_channel_found():
         assert set(one.channels) == {"text", "e2e"} and len(one.channels["e2e"]) == 3
     assert [len(one.ids) for one in model.rank(sounds, pictures, explain=True, top=1)] == [1, 1]
     assert set(model.classify(sounds[0], ["a b", "c"], explain=True)[0].ids) == {"a b", "c"}
+    model.batch_size = 1
+    known = model.rank(sounds, pictures, explain=True, transcripts=["a b", "c d"])
+    assert [one.transcript for one in known] == ["a b", "c d"]
+    read_NM = model.encode_text(["a b", "c d"], against="image").vectors @ pictures.vectors.T
+    for one, row in zip(known, read_NM, strict=True):
+        assert dict(zip(one.ids, one.channels["text"], strict=True)) == pytest.approx(
+            dict(zip(pictures.ids, row.tolist(), strict=True)), abs=1e-5
+        )
+    with pytest.raises(ValueError, match="2 sounds and 1 transcripts"):
+        model.rank(sounds, pictures, explain=True, transcripts=["a b"])
+    with pytest.raises(ValueError, match="goes with explain=True"):
+        model.rank(sounds, pictures, transcripts=["a b", "c d"])
     with pytest.raises(ValueError, match="pass the sounds"):
         model.rank(model.encode_audio(sounds), pictures, explain=True)

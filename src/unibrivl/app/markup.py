@@ -151,11 +151,12 @@ def ranked(pictures: Sequence[Found], of: int) -> str:
 
 
 def item(source: str, alternative: str, rank: int, score: float, words: str, details: Sequence[str] = ()) -> str:
-    """One picture of a ranking; details are lines of their own."""
+    """One picture of a ranking; where there are details, the score is that of all together, and they follow it."""
     lines = "".join(f'<span class="detail">{escape(line)}</span>' for line in details)
+    scores = f"{score:+.3f}</span>" + (f" together{lines}" if lines else "<br>")
     return (
         f'<li><figure><img src="{source}" alt="{escape(alternative)}"><figcaption><span class="rank">{rank}</span> '
-        f'<span class="score">{score:+.3f}</span><br>{escape(words)}{lines}</figcaption></figure></li>'
+        f'<span class="score">{scores}{escape(words)}</figcaption></figure></li>'
     )
 
 

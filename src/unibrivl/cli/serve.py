@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ears", metavar="E", help="the audio encoder of the adapter, if MODEL's matcher is not it")
     parser.add_argument(
         "--speech",
-        metavar="S",
+        metavar="M",
         help="a BrewCLIP, by which spoken sentences find --pictures: a folder, or a name on the Hub",
     )
     parser.add_argument("--max-seconds", type=float, default=30.0, metavar="S", help="longest sound (default: 30)")
