@@ -24,6 +24,7 @@ VERBS = {
     "edit": "change a picture by a sound, and keep what the sound does not speak of",
     "embed": "sounds, pictures and texts as vectors in one parquet file, in a run that may be stopped and goes on",
     "embedded": "make this package's own small model from nothing, in stages that go on where they were broken off",
+    "eval": "a row of the papers' tables, made again: a benchmark on a model",
     "generate": "a picture for each sound, with a receipt for how it was chosen and a contact sheet",
     "info": "what a model is made of: sizes, towers, licences, and the fingerprint of its vectors",
     "lexicon": "build the phone tokenizer from a pronunciation dictionary",
@@ -33,6 +34,7 @@ VERBS = {
     "replay": "make a picture again from the receipt inside it, and say what is different",
     "serve": "a web page on this machine: choose a sound, see what is heard and drawn",
     "stylize": "a picture in the style of a sound, drawn anew or from one of yours",
+    "tables": "all scores that eval left, beside what papers report",
     "transcribe": "what is said in each sound of a folder, written down once, in a run that goes on",
     "train": "run a recipe: train a model, or go on where a run was killed",
 }

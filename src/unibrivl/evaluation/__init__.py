@@ -1,0 +1,36 @@
+"""The papers' tables as code: a benchmark takes any encoder and a folder, and gives scores that can be made again.
+
+    from unibrivl.evaluation import evaluate
+    scores = evaluate("esc50", encoder, data="ESC-50-master", out="runs/eval")
+
+An encoder is what `unibrivl.load` gives, or any object with a `name` and some of `encode_audio(paths)`,
+`encode_text(texts)` and `encode_image(paths)`, each of which gives an array of one row a thing; see `encoders`. A
+benchmark is a module of `benchmarks` with `TITLE`, `PROTOCOL`, `NEEDS` and `run(vectors, listing, settings)`. Prompts
+are in `prompts`, what papers report in `reported`, both with a version.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from types import ModuleType
+
+from unibrivl.evaluation.running import Settings, evaluate
+from unibrivl.evaluation.scores import Score, ScoreError, markdown, read_scores
+
+# name -> one line for `unibrivl eval` without a benchmark
+BENCHMARKS = {
+    "esc50": "ESC-50: 50 classes of sounds, by a probe over five folds and by label text",
+    "esc10": "ESC-10, its ten easy classes, in the same two ways",
+}
+
+
+def load_benchmark(name: str) -> ModuleType:
+    if name not in BENCHMARKS:
+        near = difflib.get_close_matches(name, BENCHMARKS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(BENCHMARKS)}"
+        raise ValueError(f"there is no benchmark {name!r}: {hint}")
+    return importlib.import_module(f"unibrivl.evaluation.benchmarks.{name}")
+
+
+__all__ = ["BENCHMARKS", "Score", "ScoreError", "Settings", "evaluate", "load_benchmark", "markdown", "read_scores"]

@@ -1,0 +1,150 @@
+"""One benchmark on one encoder: what is there is used, what is not is made, and every score says where it is from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unibrivl.data import Listing
+from unibrivl.evaluation.encoders import Vectors
+from unibrivl.evaluation.prompts import PROMPTS, Prompts
+from unibrivl.evaluation.scores import Score, read_scores, write_scores
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Args:
+        prompts (`str`): one of `PROMPTS`.
+        limit (`int`, *optional*): clips of each fold or split at most, to try things: scores then say so.
+        seed (`int`): of what is drawn.
+    """
+
+    prompts: str = "label"
+    limit: int | None = None
+    seed: int = 2021
+
+    def __post_init__(self) -> None:
+        if self.prompts not in PROMPTS:
+            raise ValueError(f"prompts is one of {', '.join(PROMPTS)}; got {self.prompts!r}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is how many clips are taken, from 1; got {self.limit}")
+
+    @property
+    def how(self) -> Prompts:
+        return PROMPTS[self.prompts]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A number that a benchmark computed; what else a `Score` has is added where it is known."""
+
+    metric: str
+    value: float
+    n: int
+    protocol: str
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+    seed: int | None = None
+    extra: dict[str, Any] | None = None
+
+
+def evaluate(
+    benchmark: str,
+    encoder: Any,
+    data: str | os.PathLike,
+    out: str | os.PathLike = "runs/eval",
+    settings: Settings | None = None,
+    *,
+    command: str | None = None,
+    restart: bool = False,
+    progress: bool | None = None,
+) -> list[Score]:
+    """The scores of a benchmark, from `out` if the same encoder was scored on the same clips in the same way.
+
+    Args:
+        benchmark: a name in `BENCHMARKS`.
+        encoder: see `encoders`.
+        data: the data set's folder.
+        out: vectors and scores are kept in it.
+        command (*optional*): what the scores say was run; by default this process's own.
+        restart (`bool`): score anew; vectors that are kept are used all the same.
+    """
+    from unibrivl.evaluation import load_benchmark
+
+    module, settings = load_benchmark(benchmark), settings or Settings()
+    listing = limited(module.load(data), settings.limit)
+    folder = Path(out) / benchmark
+    vectors = Vectors(encoder, folder / "vectors", progress)
+    vectors.check(module.NEEDS)
+    path = folder / f"{slug(vectors.name)}-{key_of(module, vectors, listing, settings)}.json"
+    if path.exists() and not restart and vectors.fingerprint:
+        return read_scores(path)
+    found = module.run(vectors, listing, settings)
+    scores = [
+        Score(
+            benchmark=benchmark,
+            expected=listing.expected,
+            model=vectors.name,
+            fingerprint=vectors.fingerprint or "none: nothing tells these weights from others",
+            command=command or command_of(sys.argv),
+            commit=commit(),
+            missing=tuple(one.id for one in listing.missing),
+            **{**vars(one), "extra": {**(one.extra or {}), "limit": settings.limit}},
+        )
+        for one in found
+    ]
+    write_scores(path, scores)
+    return scores
+
+
+def limited(listing: Listing, limit: int | None) -> Listing:
+    """The first clips of each class in each fold, or split."""
+    if limit is None:
+        return listing
+    counts: dict[Any, int] = {}
+
+    def keep(one: Any) -> bool:
+        key = one.fold, one.split, one.labels
+        counts[key] = counts.get(key, 0) + 1
+        return counts[key] <= limit
+
+    return replace(listing, samples=tuple(one for one in listing.samples if keep(one)))
+
+
+def key_of(module: Any, vectors: Vectors, listing: Listing, settings: Settings) -> str:
+    """Changes with whatever decides a score."""
+    told = [vectors.fingerprint, module.PROTOCOL, settings.how.version, str(settings.seed)]
+    return hashlib.sha256("\n".join([*told, *(one.id for one in listing)]).encode()).hexdigest()[:12]
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-") or "model"
+
+
+def command_of(words: Sequence[str]) -> str:
+    return shlex.join([os.path.basename(words[0]) if words else "python", *words[1:]])
+
+
+def commit() -> str:
+    """Of the checkout this code lies in, with a + where something is changed; else the version of the package."""
+    from unibrivl import __version__
+
+    def told(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        head = told("rev-parse", "--short=12", "HEAD")
+        return f"{head}{'+' if told('status', '--porcelain') else ''}" if head else f"unibrivl {__version__}"
+    except OSError:  # no git here
+        return f"unibrivl {__version__}"

@@ -1,0 +1,156 @@
+"""Benchmarks on official layouts in miniature: kept vectors, scores that say where they are from, any encoder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny_datasets
+
+from unibrivl.cli import main
+from unibrivl.evaluation import (
+    BENCHMARKS,
+    Score,
+    ScoreError,
+    Settings,
+    evaluate,
+    load_benchmark,
+    markdown,
+    read_scores,
+)
+from unibrivl.evaluation.encoders import Vectors
+from unibrivl.evaluation.prompts import PROMPTS, Prompts
+from unibrivl.evaluation.reported import REPORTED
+
+
+class Ears:
+    """Hears the class from the file's name, dogs as (1, 0) and clapping as (0, 1), with a little of its own."""
+
+    name, fingerprint = "my ears", "v1"
+
+    def __init__(self):
+        self.asked = 0
+
+    def encode_audio(self, paths):
+        self.asked += len(paths)
+        return np.array([[1.0, 0.01 * place] if path.endswith("-0.wav") else [0.02 * place, 1.0]
+                         for place, path in enumerate(paths)])  # fmt: skip
+
+    def encode_text(self, texts):
+        return np.array([[1.0, 0.0] if "dog" in text else [0.0, 1.0] for text in texts])
+
+
+@pytest.fixture
+def esc50(tmp_path):
+    return tiny_datasets.make_esc50(tmp_path / "esc50")
+
+
+def test_an_outsiders_encoder_is_scored(esc50, tmp_path):
+    probe, words = evaluate("esc50", Ears(), esc50, tmp_path / "out", command="tried", progress=False)
+    assert (words.metric, words.value, words.n, words.expected) == ("zero_shot_accuracy", 1.0, 10, 2000)
+    assert words.low < 1.0 == words.high and words.chance == 0.5
+    assert probe.protocol == "probe-v1" and len(probe.extra["folds"]) == 5 and probe.seed == 2021
+    assert (probe.model, probe.fingerprint, probe.command) == ("my ears", "v1", "tried") and probe.commit
+
+
+def test_nothing_is_heard_or_scored_twice(esc50, tmp_path):
+    ears = Ears()
+    first = evaluate("esc50", ears, esc50, tmp_path / "out", progress=False)
+    assert evaluate("esc50", ears, esc50, tmp_path / "out", progress=False) == first and ears.asked == 10
+    evaluate("esc50", ears, esc50, tmp_path / "out", Settings(prompts="sound"), progress=False)
+    assert ears.asked == 10
+    ears.fingerprint = "v2"
+    evaluate("esc50", ears, esc50, tmp_path / "out", progress=False)
+    assert ears.asked == 20
+    assert len(list((tmp_path / "out" / "esc50").glob("*.json"))) == 3
+
+
+def test_an_encoder_without_a_fingerprint_is_asked_every_time(esc50, tmp_path):
+    ears = Ears()
+    ears.fingerprint = ""
+    for _ in range(2):
+        scores = evaluate("esc10", ears, esc50, tmp_path / "out", Settings(limit=2), progress=False)
+    assert ears.asked == 10 and scores[0].expected == 400
+    assert not (tmp_path / "out" / "esc10" / "vectors").exists()
+
+
+def test_missing_clips_are_named(esc50, tmp_path):
+    gone = next((esc50 / "audio").iterdir())
+    gone.unlink()
+    scores = evaluate("esc50", Ears(), esc50, tmp_path / "out", progress=False)
+    assert scores[0].n == 9 and scores[0].missing == (gone.stem,)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_says_what_it_is(name):
+    module = load_benchmark(name)
+    assert (
+        module.TITLE
+        and module.PROTOCOL.rpartition("-v")[2].isdigit()
+        and set(module.NEEDS) <= {"audio", "image", "text"}
+    )
+    with pytest.raises(ValueError, match="did you mean"):
+        load_benchmark(name + "x")
+
+
+def test_unfit_encoders_are_refused_before_anything_is_computed(esc50, tmp_path):
+    class Mute:
+        name = "mute"
+
+        def encode_audio(self, paths):
+            raise AssertionError("asked")
+
+    with pytest.raises(ValueError, match="no encode_text"):
+        evaluate("esc50", Mute(), esc50, tmp_path / "out")
+    ears = Ears()
+    ears.encode_audio = lambda paths: np.full((len(paths), 2), np.nan)
+    with pytest.raises(ValueError, match="one finite row"):
+        evaluate("esc50", ears, esc50, tmp_path / "out", progress=False)
+    with pytest.raises(ValueError, match="prompts is one of"):
+        Settings(prompts="shout")
+
+
+def test_vectors_are_of_length_one_and_come_back_bit_for_bit(tmp_path):
+    ears = Ears()
+    first = Vectors(ears, tmp_path, False).of("text", ["a dog", "rain"])
+    assert np.allclose(np.linalg.norm(first, axis=1), 1)
+    assert np.array_equal(Vectors(ears, tmp_path, False).of("text", ["a dog", "rain"]), first)
+
+
+def test_a_score_says_where_it_is_from_or_is_none(tmp_path):
+    whole = {"benchmark": "b", "metric": "m", "value": 0.5, "n": 3, "expected": 4, "protocol": "p-v1", "model": "o",
+             "fingerprint": "f", "command": "c", "commit": "123"}  # fmt: skip
+    assert "3 / 4" in markdown([Score(**whole)])
+    for name in ("command", "commit", "model", "protocol"):
+        with pytest.raises(ScoreError, match=name):
+            Score(**{**whole, name: ""})
+    with pytest.raises(ScoreError):
+        Score(**{**whole, "value": float("nan")})
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(ScoreError, match="holds no scores"):
+        read_scores(tmp_path / "x.json")
+
+
+def test_what_papers_report_stands_in_a_column_of_its_own(esc50, tmp_path):
+    table = markdown(evaluate("esc50", Ears(), esc50, tmp_path / "out", progress=False), REPORTED)
+    row = next(line for line in table.splitlines() if "zero_shot" in line).split(" | ")
+    assert "0.4120 UniBriVL (UniBriVL)" in row[2] and row[3] == "1.0000"
+
+
+def test_prompts_are_data_with_a_version():
+    assert PROMPTS["sound"].texts(["car_horn"]) == [["This is a sound of car horn."]]
+    assert Prompts("x", names=(("dog", "hound"),)).texts(["dog", "a_b"]) == [["hound", "a b"]]
+    assert len({one.version for one in PROMPTS.values()}) == len(PROMPTS)
+
+
+def test_the_commands(esc50, tmp_path, capsys):
+    given = ["eval", "esc10", "--model", "embedded", "--data", str(esc50), "--out", str(tmp_path / "out")]
+    assert main(given) == 0
+    assert "| esc10 | zero_shot_accuracy |" in capsys.readouterr().out
+    assert main(["tables", str(tmp_path / "out")]) == 0
+    assert "| esc10 | probe_accuracy |" in capsys.readouterr().out
+    [path] = (tmp_path / "out" / "esc10").glob("*.json")
+    assert json.loads(path.read_text())["scores"][0]["command"]
+    assert main(["tables", str(tmp_path)]) == 2
+    assert "unibrivl eval" in capsys.readouterr().err
