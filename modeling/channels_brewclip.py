@@ -22,6 +22,18 @@ class IdentityLinear(nn.Linear):
     """A linear layer that begins as the identity, where it is square."""
 
 
+def pooled(frames_NTW: torch.Tensor, mask_NT: torch.Tensor | None, every: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean of the real ones among every so many frames, (N, P, W), and which means are of any, (N, P)."""
+    if mask_NT is None:
+        mask_NT = torch.ones(frames_NTW.shape[:2], dtype=torch.long, device=frames_NTW.device)
+    spare = -frames_NTW.shape[1] % every
+    frames_NTW = nn.functional.pad(frames_NTW, (0, 0, 0, spare))
+    real_NPK = nn.functional.pad(mask_NT.to(frames_NTW.device), (0, spare)).unflatten(1, (-1, every))
+    weights_NPK1 = real_NPK[..., None].to(frames_NTW)
+    sums_NPW = (frames_NTW.unflatten(1, (-1, every)) * weights_NPK1).sum(2)
+    return sums_NPW / weights_NPK1.sum(2).clamp(min=1), (real_NPK.sum(2) > 0).long()
+
+
 class SharedPrompts(nn.Module):
     """The vectors that stand before the words of a transcript, and in the other places."""
 
@@ -98,6 +110,7 @@ class KeywordChannel(nn.Module):
         self, frames_BTW: torch.Tensor, frame_mask_BT: torch.Tensor | None, table_VD: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors of the chosen rows (B, K, D), and their ids (B, K)."""
+        table_VD = table_VD.to(self.pool.dtype)
         real_BT = frame_mask_BT if self.mask_padding else None
         if real_BT is None:
             real_BT = torch.ones(frames_BTW.shape[:2], device=frames_BTW.device)
@@ -135,4 +148,4 @@ class KeywordChannel(nn.Module):
         self.allowed &= chosen
 
 
-__all__ = ["BrewCLIPLayer", "EndToEndChannel", "IdentityLinear", "KeywordChannel", "SharedPrompts"]
+__all__ = ["BrewCLIPLayer", "EndToEndChannel", "IdentityLinear", "KeywordChannel", "SharedPrompts", "pooled"]

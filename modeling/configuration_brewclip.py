@@ -76,6 +76,7 @@ class BrewCLIPConfig(VersionedConfig):
         project_frames (`bool`): the frames are brought to the text tower's width; without, the channel has theirs.
         use_layer_mix, layer_mix_norm (`bool`): frames are a learned average over all hidden states of the tower, its
             layers' input included, and each is normalised before.
+        frame_pool (`int`): so many frames of the audio tower become one, their mean: kept ones take so much less room.
         num_e2e_layers, num_attention_heads, intermediate_size, dropout: the end-to-end channel's encoder.
         mask_padding (`bool`): it does not look at the frames of padding.
         num_keywords (`int`), keyword_temperature: words that a sound becomes in the cascade, and the softmax that
@@ -83,8 +84,8 @@ class BrewCLIPConfig(VersionedConfig):
         fusion (`str`): `"weighted"`, directions added with a learned weight; `"sum"`, vectors as they are; `"gate"` or
             `"mlp"`, learned from both.
         fusion_weight: where the weight of the end-to-end channel begins.
-        long_text (`str`): a transcript that does not fit: `"chunk"`, the mean over equal parts; `"chunk_max"`, of
-            scores the best part's; `"truncate"`, its beginning.
+        long_text (`str`): a transcript that does not fit: `"chunk"`, the mean over equal parts; `"chunk_max"`, the
+            same vector, but in `logits_per_audio` the best part's score; `"truncate"`, its beginning.
         long_audio (`str`): `"window"`, the mean over windows; `"truncate"`, the beginning.
         temperature, learn_temperature, min_temperature: what cosines are divided by.
         loss_weights (`str`): of `return_loss=True`: `"paper"`, `"released"`, `"outer"` or `"robust"`.
@@ -113,6 +114,7 @@ class BrewCLIPConfig(VersionedConfig):
     project_frames: bool = True
     use_layer_mix: bool = False
     layer_mix_norm: bool = False
+    frame_pool: int = 1
     num_e2e_layers: int = 1
     num_attention_heads: int = 8
     intermediate_size: int | None = None
@@ -178,6 +180,8 @@ class BrewCLIPConfig(VersionedConfig):
                 f"num_prompts is {self.num_prompts} and must be from 0 to {self.text_context - 3}, so that a word has "
                 f"room among the {self.text_context} places of a text"
             )
+        if self.frame_pool < 1:
+            raise ValueError(f"frame_pool is how many frames become one, from 1; got {self.frame_pool}")
         if not 0 < self.num_keywords <= self.text_context - 2:
             raise ValueError(f"num_keywords is {self.num_keywords} and must be from 1 to {self.text_context - 2}")
         if self.audio_width is None:

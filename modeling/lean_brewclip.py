@@ -38,6 +38,8 @@ class LeanFiles(CheckedLoading, PreTrainedModel):
             save_backbones (`bool`): write these too: the folder is then whole, and needs no other.
         """
         state = self.state_dict() if state_dict is None else state_dict
+        for part in set(TOWERS) - set(self.fetchable_towers()):
+            self.own_tower(part)  # it has trained: where it came from there is another
         if not save_backbones:
             left = tuple(f"{self._front}{name}." for name in self.fetchable_towers())
             state = {key: value for key, value in state.items() if not (left and key.startswith(left))}
@@ -60,6 +62,12 @@ class LeanFiles(CheckedLoading, PreTrainedModel):
 
     def own_tower(self, part: str) -> None:
         """From now on a tower is saved with the rest: its weights are no longer those of where it came from."""
+        config = self.config
+        if part == "audio_model" and config.asr_name is None and config.audio_config.model_type == "whisper":
+            config.asr_name, config.asr_revision = (
+                config.audio_name,
+                config.audio_revision,
+            )  # who writes stays the same
         setattr(self.config, f"{TOWERS[part]}_name", None)
 
     @classmethod
@@ -68,23 +76,32 @@ class LeanFiles(CheckedLoading, PreTrainedModel):
         source = pretrained_model_name_or_path
         if source is None or kwargs.get("state_dict") is not None:
             return super().from_pretrained(source, *args, config=config, **kwargs)
+        loaded, fetched_parts = cls._whole_or_lean(source, args, config, kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for part in set(TOWERS) - set(fetched_parts):
+            model.own_tower(part)  # its weights are this file's, and may be no others
+        return loaded
+
+    @classmethod
+    def _whole_or_lean(cls, source, args, config, kwargs) -> tuple[Any, list[str]]:
+        """The model, and which of its towers were fetched."""
         where = {name: kwargs[name] for name in FILE_PLACES if name in kwargs}
         file = cached_file(source, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **where)
         if file is None:  # in several files: too big to be lean
-            return super().from_pretrained(source, *args, config=config, **kwargs)
+            return super().from_pretrained(source, *args, config=config, **kwargs), []
         with safe_open(file, "pt") as opened:
             keys = set(opened.keys())
         front = f"{cls.base_model_prefix}." if any(key.startswith(f"{cls.base_model_prefix}.") for key in keys) else ""
         absent = [part for part in TOWERS if not any(key.startswith(f"{front}{part}.") for key in keys)]
         if not absent:
-            return super().from_pretrained(source, *args, config=config, **kwargs)
+            return super().from_pretrained(source, *args, config=config, **kwargs), []
         if not isinstance(config, PreTrainedConfig):  # fields of the configuration may stand among the arguments
             config, kwargs = cls.config_class.from_pretrained(  # type: ignore[union-attr]
                 source if config is None else config, return_unused_kwargs=True, **kwargs
             )
         nameless = [part for part in absent if getattr(config, f"{TOWERS[part]}_name") is None]
         if nameless and kwargs.get("output_loading_info"):  # who asks for the lists of keys judges them
-            return super().from_pretrained(source, *args, config=config, **{**kwargs, **where})
+            return super().from_pretrained(source, *args, config=config, **{**kwargs, **where}), []
         state = {
             f"{front}{name}": value for name, value in fetched(config, absent, source, {**kwargs, **where}).items()
         }
@@ -95,7 +112,7 @@ class LeanFiles(CheckedLoading, PreTrainedModel):
         loaded = super().from_pretrained(None, *args, config=config, state_dict=state, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.name_or_path = model.config.name_or_path = str(source)
-        return loaded
+        return loaded, absent
 
 
 def fetched(config, absent: list[str], source, kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -61,7 +61,7 @@ class BrewCLIPMatcher(MatcherBase):
         self.kinds = tuple(kind for kind, part in held.items() if part is not None)
         self.logit_scale = 1 / float(model.clamped_temperature().detach().float())
         self.channels = check_channels(channels or model.config.channels, model.config.channels)
-        self.fusion_weight, self._transcriber = fusion_weight, transcriber
+        self.fusion_weight, self.given, self._transcriber = fusion_weight, transcriber, transcriber
         if extractor is not None:
             self.sampling_rate = extractor.sampling_rate
             longest = most_samples(extractor)
@@ -72,7 +72,9 @@ class BrewCLIPMatcher(MatcherBase):
 
     @property
     def settings(self) -> dict[str, Any]:
-        written = getattr(self._transcriber, "settings", None) or {"asr_model": self.asr_name}
+        config = self.model.config  # and not what is loaded by and by: vectors must be called the same all along
+        own = {"asr_model": self.asr_name, "asr_revision": config.asr_revision or config.audio_revision}
+        written = own if self.given is None else getattr(self.given, "settings", repr(type(self.given)))
         return {
             "channels": list(self.channels),
             "fusion_weight": self.fusion_weight,
@@ -95,14 +97,18 @@ class BrewCLIPMatcher(MatcherBase):
                     f"this model hears with a {config.audio_config.model_type} and names no Whisper that would write "
                     "down what is said: pass transcriber=, set config.asr_name, or listen with channels=('e2e',)"
                 )
-            if config.asr_name is None:
-                self._transcriber = Transcriber.from_pretrained(
-                    name, encoder=self.model.audio_model, **revision_of(config.audio_revision)
-                )
-            else:
-                self._transcriber = Transcriber.from_pretrained(name, **revision_of(config.asr_revision))
-                self._transcriber.model.to(self.device)
+            revision = config.audio_revision if config.asr_name is None else config.asr_revision
+            encoder = self.model.audio_model if config.asr_name is None and self._is_the_asrs() else None
+            self._transcriber = Transcriber.from_pretrained(name, encoder=encoder, **revision_of(revision))
+        if isinstance(self._transcriber, Transcriber):
+            weight = next(self.model.audio_model.parameters())
+            self._transcriber.model.to(device=weight.device, dtype=weight.dtype)
         return self._transcriber
+
+    def _is_the_asrs(self) -> bool:
+        """Whether the audio tower is still the encoder that the Whisper's decoder knows."""
+        names = (name for name, _ in self.model.audio_model.named_parameters())
+        return self.model.config.freeze_audio_model and not any("lora_" in name for name in names)
 
     def hear(self, clips, transcripts: Sequence[str] | None = None, *, gradients: bool = False) -> HeardSpeech:
         """Sounds with all that is known of them.

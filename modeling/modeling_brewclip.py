@@ -13,6 +13,7 @@ Shapes: B sounds, N windows or parts of all of them, T frames, W their width, M 
 E width of the space.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from .channels_brewclip import EndToEndChannel, IdentityLinear, KeywordChannel, SharedPrompts
+from .channels_brewclip import EndToEndChannel, IdentityLinear, KeywordChannel, SharedPrompts, pooled
 from .configuration_brewclip import LOSS_WEIGHTS, BrewCLIPConfig, check_channels
 from .freezing_unibrivl import FreezesParts
 from .fusion_brewclip import BrewCLIPFusion, softplus_inverse
@@ -72,6 +73,12 @@ class BrewCLIPPreTrainedModel(LeanFiles, FreezesParts):
         "text_model": "freeze_text_model",
         "brewclip": "freeze_brewclip",
     }
+
+    def apply_freezing(self) -> None:
+        for module in self.modules():
+            if isinstance(module, BrewCLIPModel) and not self.config.learn_temperature:
+                module.temperature.requires_grad_(False)
+        super().apply_freezing()
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -184,11 +191,6 @@ class BrewCLIPModel(BrewCLIPPreTrainedModel):
     def set_input_embeddings(self, value):
         self.text_model.set_input_embeddings(value)
 
-    def apply_freezing(self) -> None:
-        if not self.config.learn_temperature:
-            self.temperature.requires_grad_(False)
-        super().apply_freezing()
-
     def _token_table(self) -> torch.Tensor:
         return self.text_model.get_input_embeddings().weight
 
@@ -230,7 +232,7 @@ class BrewCLIPModel(BrewCLIPPreTrainedModel):
         else:
             frames = frames_of(self.audio_model, output.last_hidden_state)
         mask = frame_mask_of(self.audio_model, output, frames.shape[1], attention_mask)
-        return frames, mask
+        return (frames, mask) if self.config.frame_pool == 1 else pooled(frames, mask, self.config.frame_pool)
 
     @property
     def _whisper(self) -> bool:
@@ -475,10 +477,11 @@ class BrewCLIPModel(BrewCLIPPreTrainedModel):
 
 
 def origin_of(source: str | PreTrainedModel, tower: PreTrainedModel) -> tuple[str | None, str | None]:
-    """Where a tower comes from, and the commit; a model that was built here comes from nowhere."""
-    if not isinstance(source, PreTrainedModel):
-        return str(source), getattr(tower.config, "_commit_hash", None)
-    return source.name_or_path or None, getattr(source.config, "_commit_hash", None)
+    """Where a tower comes from, and the commit. A model that is here may have changed since it was loaded."""
+    if isinstance(source, PreTrainedModel):
+        return None, None
+    name = os.path.abspath(source) if os.path.isdir(source) else str(source)
+    return name, getattr(tower.config, "_commit_hash", None)
 
 
 __all__ = ["BrewCLIPModel", "BrewCLIPPreTrainedModel"]

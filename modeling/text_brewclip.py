@@ -112,14 +112,16 @@ def prompt_slots(parts: TextParts, num_prompts: int) -> AudioPrompt:
 
 
 def weighted_mean(vectors_NE: torch.Tensor, weights_N: torch.Tensor, rows_N: torch.Tensor, texts: int) -> torch.Tensor:
-    """(texts, E): the mean direction of each one's parts. Of one part it is that part as it is, length and all."""
+    """(texts, E): the mean direction of each one's parts, as long as these are on average; of one part that part."""
     if len(rows_N) == texts:
         return vectors_NE
     rows_N, weights_N = rows_N.to(vectors_NE.device), weights_N.to(vectors_NE)
     directions_NE = nn.functional.normalize(vectors_NE, dim=-1)
     nothing_BE = vectors_NE.new_zeros(texts, vectors_NE.shape[1])
     total_BE = nothing_BE.index_add(0, rows_N, directions_NE * weights_N[:, None])
-    mean_BE = nn.functional.normalize(total_BE, dim=-1)
+    shares_B = weights_N.new_zeros(texts).index_add(0, rows_N, weights_N)
+    lengths_B = weights_N.new_zeros(texts).index_add(0, rows_N, weights_N * vectors_NE.norm(dim=-1)) / shares_B
+    mean_BE = nn.functional.normalize(total_BE, dim=-1) * lengths_B[:, None]
     alone_B = torch.bincount(rows_N, minlength=texts) == 1
     only_BE = nothing_BE.index_add(0, rows_N, vectors_NE)
     return torch.where(alone_B[:, None], only_BE, mean_BE)

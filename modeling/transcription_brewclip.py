@@ -59,7 +59,7 @@ class Transcriber:
         processor = AutoProcessor.from_pretrained(name, **kwargs)
         if encoder is not None:
             model.model.encoder = encoder
-            model.to(device=encoder.device)
+            model.to(device=encoder.device, dtype=encoder.dtype)
         return cls(model, processor, name=name, revision=kwargs.get("revision"), **own)
 
     @property

@@ -96,22 +96,20 @@ def named(ids: list[str]) -> str:
 def states_tower(
     model: Any,
     processor: Any,
-    pool: int = 1,
     kept_in: Literal["float32", "float16"] = "float16",
     device: torch.device | str | None = None,
 ) -> Tower:
     """The frozen audio encoder of a `BrewCLIPModel`, as it is now: Excerpt -> (T, W), of real frames only.
 
     Args:
-        pool (`int`): so many frames become one, their mean: of Whisper Base 51 kB a second with 1, 13 kB with 4.
+        model: its `frame_pool` says how many frames are kept as one: of Whisper base 51 kB a second, or 13 kB with 4.
         kept_in: "float16" halves what is kept, and moves it by up to 1 / 2048 of itself.
     """
-    if pool < 1:
-        raise ValueError(f"pool is how many frames become one, from 1; got {pool}")
     rate_hz = processor.feature_extractor.sampling_rate
     width = int(model.config.audio_width) * (1 if model.layer_mix is None else len(model.layer_mix.logits))
     place = torch.device(device) if device is not None else usual_device()
-    settings = {"kind": "states", "format": FORMAT, "width": width, "pool": pool, "numbers": kept_in, "rate": rate_hz}
+    settings = {"kind": "states", "format": FORMAT, "width": width, "pool": model.config.frame_pool,
+                "numbers": kept_in, "rate": rate_hz}  # fmt: skip
 
     def read(excerpt: Excerpt) -> np.ndarray:
         return load_part(excerpt.path, excerpt.first / rate_hz, excerpt.stop / rate_hz, rate_hz=rate_hz).samples
@@ -119,7 +117,7 @@ def states_tower(
     @torch.no_grad()
     def embed(sounds: list[np.ndarray], seeds: list[int] | None) -> list[np.ndarray]:
         model.audio_model.eval().to(place)
-        return [pooled(states_of(model, processor, samples_S, place), pool) for samples_S in sounds]
+        return [states_of(model, processor, samples_S, place) for samples_S in sounds]
 
     parts = {"feature_extractor": processor.feature_extractor}
     return Tower(fingerprint(model.audio_model, parts, settings), width, read, embed, kind=KINDS[kept_in])
@@ -137,11 +135,4 @@ def states_of(model: Any, processor: Any, samples_S: np.ndarray, place: torch.de
     return states_NTW.flatten(0, 1).float().cpu().numpy()
 
 
-def pooled(states_TW: np.ndarray, pool: int) -> np.ndarray:
-    """The mean of every `pool` frames; the last one of what is left."""
-    starts = np.arange(0, len(states_TW), pool)
-    counts: np.ndarray = np.diff(np.append(starts, len(states_TW)))
-    return (np.add.reduceat(states_TW, starts, axis=0) / counts[:, None]).astype(np.float32)
-
-
-__all__ = ["SpokenCollate", "SpokenPairs", "key_of", "pooled", "said_in", "states_tower"]
+__all__ = ["SpokenCollate", "SpokenPairs", "key_of", "said_in", "states_tower"]

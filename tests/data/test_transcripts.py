@@ -64,6 +64,16 @@ def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
         read_transcripts(path)
 
 
+def test_a_whole_last_line_without_its_end_stays(tmp_path):
+    path = file_for(tmp_path, SETTINGS)
+    TranscriptFile(path, SETTINGS).add([ONE])
+    path.write_bytes(path.read_bytes()[:-1])
+    TranscriptFile(path, SETTINGS).add([NOTHING])
+    assert read_transcripts(path)[1] == {"a/1.wav": ONE, "b.wav": NOTHING}
+    path.write_bytes(path.read_bytes().split(b"\n")[0])
+    assert TranscriptFile(path, SETTINGS).found == {} and read_transcripts(path)[0] == SETTINGS
+
+
 def test_other_settings_are_another_file(tmp_path):
     other = {**SETTINGS, "language": "de"}
     assert file_for(tmp_path, SETTINGS) != file_for(tmp_path, other)

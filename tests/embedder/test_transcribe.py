@@ -8,7 +8,7 @@ import soundfile
 import tiny_brewclip as tiny
 
 from unibrivl.cli import main
-from unibrivl.data.transcripts import files_in, read_transcripts
+from unibrivl.data.transcripts import files_in, read_transcripts, the_transcripts
 from unibrivl.embedder.transcribe import transcribe_files
 
 
@@ -67,8 +67,16 @@ def test_what_cannot_be_read_is_listed_and_tried_again(folder):
     report = transcribe_files(Writer(), folder, progress=False)
     assert [one.id for one in report.failures] == ["broken.wav"] and report.written == 7
     assert "broken.wav" in report.errors_path.read_text()
+    assert the_transcripts(folder)[0] == Writer.settings
     (folder / "broken.wav").unlink()
     assert not transcribe_files(Writer(), folder, progress=False).errors_path.exists()
+
+
+def test_transcripts_may_lie_elsewhere(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "new" / "mine.jsonl"
+    assert (
+        transcribe_files(Writer(), folder, out=out, progress=False).path == out and len(read_transcripts(out)[1]) == 7
+    )
 
 
 def test_folders_without_sounds_are_refused(tmp_path):

@@ -94,6 +94,55 @@ def test_every_benchmark_says_what_it_is(name):
         load_benchmark(name + "x")
 
 
+def test_ten_folds_of_a_city(tmp_path):
+    folder = tiny_datasets.make_urbansound8k(tmp_path / "city")
+    probe, words = evaluate("urbansound8k", Ears(), folder, tmp_path / "out", progress=False)
+    assert len(probe.extra["folds"]) == 10 and words.expected == 8732
+
+
+class Pairs:
+    """Sounds and pictures by a number in their names; sounds of the number 2 are heard as 1."""
+
+    name, fingerprint = "pairs", "v1"
+
+    def encode_audio(self, paths):
+        return np.eye(4)[[{"1": 1, "2": 1, "3": 3}[path[-7]] for path in paths]]
+
+    def encode_image(self, paths):
+        return np.eye(4)[[int(path[-5]) for path in paths]]
+
+
+def test_spoken_captions_look_for_pictures_and_pictures_for_captions(tmp_path):
+    from unibrivl.data import Sample
+    from unibrivl.evaluation.benchmarks.pairs import both_ways, of_split
+
+    samples = [Sample(f"{n}_{take}", audio=f"{n}_{take}.wav", image=f"{n}.png", split="test")
+               for n in (1, 2, 3) for take in (0, 1)]  # fmt: skip
+    found = {one.metric: one for one in both_ways(Vectors(Pairs()), samples, "p-v1", Settings())}
+    assert found["audio_to_image_R@1"].value == pytest.approx(4 / 6) and found["audio_to_image_R@1"].n == 6
+    # picture 1 is as near to sounds of 2, and ties count against whoever is measured
+    assert found["image_to_audio_R@1"].n == 3 and found["image_to_audio_R@1"].value == pytest.approx(1 / 3)
+    assert found["audio_to_image_R@1"].chance == pytest.approx(1 / 3)
+    assert found["audio_to_image_MRR"].low <= found["audio_to_image_MRR"].value
+    with pytest.raises(ValueError, match="fewer than two"):
+        of_split(tiny_listing(), "test")
+
+
+def tiny_listing():
+    from unibrivl.data import Listing
+
+    return Listing("nothing", ())
+
+
+@pytest.mark.parametrize("name", ["flickr8k", "spoken_coco", "localized_narratives"])
+def test_spoken_benchmarks_take_their_split_alone(name, tmp_path):
+    maker = {"flickr8k": "make_flickr8k_audio"}.get(name, f"make_{name}")
+    module = load_benchmark(name)
+    (tmp_path / name).mkdir()
+    listing = module.load(getattr(tiny_datasets, maker)(tmp_path / name))
+    assert len(listing) and {one.split for one in listing} == {module.SPLIT} and listing.name == module.TITLE
+
+
 def test_unfit_encoders_are_refused_before_anything_is_computed(esc50, tmp_path):
     class Mute:
         name = "mute"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tiny_brewclip as tiny
 import torch
@@ -58,10 +60,44 @@ def test_a_whole_folder_needs_no_other(model, tmp_path):
 
 def test_towers_without_a_name_and_towers_that_train_are_saved(model, tmp_path):
     model.config.audio_name = None
-    model.text_model.requires_grad_(True)
+    with torch.no_grad():
+        model.text_model.requires_grad_(True).text_projection.weight.mul_(-1)
     model.save_pretrained(tmp_path)
     assert {"audio_model", "text_model"} <= parts_of(tmp_path) and "vision_model" not in parts_of(tmp_path)
     assert torch.equal(embeds(BrewCLIPModel.from_pretrained(tmp_path)), embeds(model))
+
+
+def test_a_tower_that_was_changed_is_never_fetched_again(backbones, tmp_path):
+    """Not one that was passed as a model, nor one that an earlier stage trained and a later one froze."""
+    from transformers import CLIPTextModelWithProjection
+
+    tuned = CLIPTextModelWithProjection.from_pretrained(backbones[1])
+    with torch.no_grad():
+        tuned.text_projection.weight.mul_(-1)
+    model = BrewCLIPModel.from_pretrained_parts(*backbones, tuned, num_attention_heads=4)
+    model.save_pretrained(tmp_path / "one")
+    assert torch.equal(embeds(BrewCLIPModel.from_pretrained(tmp_path / "one")), embeds(model))
+    first = BrewCLIPModel.from_pretrained_parts(*backbones, num_attention_heads=4, freeze_text_model=False)
+    with torch.no_grad():
+        first.text_model.text_projection.weight.mul_(-1)
+    first.save_pretrained(tmp_path / "first")
+    second = BrewCLIPModel.from_pretrained(tmp_path / "first", freeze_text_model=True)
+    second.save_pretrained(tmp_path / "second")
+    assert torch.equal(embeds(BrewCLIPModel.from_pretrained(tmp_path / "second")), embeds(first))
+
+
+def test_a_local_tower_is_found_from_elsewhere(backbones, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(backbones[0]).parent)
+    model = BrewCLIPModel.from_pretrained_parts("whisper", "clip", num_attention_heads=4)
+    model.save_pretrained(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(embeds(BrewCLIPModel.from_pretrained(tmp_path)), embeds(model))
+
+
+def test_a_whole_folder_still_knows_who_writes(model, backbones, tmp_path):
+    model.save_pretrained(tmp_path, save_backbones=True)
+    again = BrewCLIPModel.from_pretrained(tmp_path)
+    assert again.config.audio_name is None and again.config.asr_name == backbones[0]
 
 
 def test_what_cannot_be_fetched_is_said_with_a_way_out(model, tmp_path):

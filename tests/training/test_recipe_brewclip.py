@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import tiny_brewclip as tiny
 import tiny_pairs
@@ -21,7 +20,6 @@ from unibrivl.training.loop import train
 from unibrivl.training.objectives import BrewCLIPLoss
 from unibrivl.training.recipes import brewclip, load_recipe
 from unibrivl.training.sampler import Draw
-from unibrivl.training.spoken import pooled, states_tower
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "evaluation.json").read_text())["brewclip_losses"]
 
@@ -89,7 +87,8 @@ def configured(folder, backbones, **data):
 
 
 def test_a_run_leaves_a_small_model_that_loads(folder, backbones):
-    config = configured(folder, backbones, cache_states=True, pool=4)
+    config = configured(folder, backbones, cache_states=True)
+    config = replace(config, model=replace(config.model, frame_pool=4))
     train(config, brewclip.build)
     model = BrewCLIPModel.from_pretrained(Path(config.output_dir) / "model")
     fresh = BrewCLIPModel.from_pretrained_parts(*backbones, num_attention_heads=4, intermediate_size=40)
@@ -114,12 +113,25 @@ def test_kept_states_are_what_the_encoder_says(folder, backbones):
     assert torch.equal(first.text_channel_embeds, second.text_channel_embeds)
 
 
-def test_frames_are_pooled_by_their_mean():
-    frames = np.arange(14, dtype=np.float32).reshape(7, 2)
-    assert np.allclose(pooled(frames, 3), [frames[:3].mean(0), frames[3:6].mean(0), frames[6]])
-    assert np.array_equal(pooled(frames, 1), frames)
-    with pytest.raises(ValueError, match="pool"):
-        states_tower(tiny.build(), tiny.processor(), 0)
+def test_pooled_states_are_kept_as_the_model_hears_them(folder, backbones):
+    config = configured(folder, backbones, cache_states=True)
+    config = replace(config, model=replace(config.model, frame_pool=4))
+    parts = brewclip.build(config)
+    parts.prepare()
+    kept = parts.collate([parts.data[Draw(index, 0, 7)] for index in range(3)])
+    live = brewclip.build(replace(config, data=replace(config.data, cache_states=False)))
+    live.prepare()
+    heard = live.collate([live.data[Draw(index, 0, 7)] for index in range(3)])
+    first, second = (parts.model.eval().get_audio_features(
+        **{name: value for name, value in batch.items() if name not in ("sample_id", "image_embeds", "pixel_values")}
+    ).e2e_channel_embeds for batch in (kept, heard))  # fmt: skip
+    assert kept["audio_states"].shape[1] == 7 and torch.allclose(first, second, atol=2e-3)
+
+
+def test_a_model_that_looks_at_padding_keeps_no_states(folder, backbones):
+    config = configured(folder, backbones, cache_states=True)
+    with pytest.raises(ConfigError, match="mask_padding=False"):
+        brewclip.build(replace(config, model=replace(config.model, preset="released")))
 
 
 def test_transcripts_have_to_be_there(folder, backbones):

@@ -1,6 +1,6 @@
 """The recipe `brewclip`: spoken captions find their pictures, by what was said and by how it sounded.
 
-    unibrivl transcribe FLICKR8K/flickr_audio/wavs --model openai/whisper-base.en --out FLICKR8K/transcripts.jsonl
+    unibrivl transcribe FLICKR8K --model openai/whisper-base.en
     unibrivl train --recipe brewclip --set data.folder=FLICKR8K --set data.loader=flickr8k_audio
 
 Any data with a sound and a picture in each sample will do. Whisper and CLIP are frozen: pictures' embeddings are
@@ -39,7 +39,7 @@ class BrewCLIPRecipeModel:
         preset: "brewclip", "released", "speechclip-parallel" or "speechclip-cascaded".
         audio, clip: names or folders of what hears and of what reads and sees.
         text (*optional*): of the text tower, where it is not that of `clip`.
-        num_prompts, fusion, num_attention_heads, intermediate_size (*optional*): see `BrewCLIPConfig`.
+        frame_pool, num_prompts, fusion, num_attention_heads, intermediate_size (*optional*): see `BrewCLIPConfig`.
     """
 
     base: str | None = None
@@ -47,6 +47,7 @@ class BrewCLIPRecipeModel:
     audio: str = "openai/whisper-base.en"
     clip: str = "openai/clip-vit-large-patch14"
     text: str | None = None
+    frame_pool: int | None = None
     num_prompts: int | None = None
     fusion: Literal["weighted", "sum", "gate", "mlp"] | None = None
     num_attention_heads: int | None = None
@@ -69,7 +70,6 @@ class BrewCLIPData:
         asr (*optional*): which file of transcripts, or which model's, where there are several.
         cache: folder for pictures' embeddings, and for states.
         cache_states (`bool`): keep what the audio encoder says of each sound.
-        pool (`int`): of the states that are kept so many become one.
         augment_sounds (`bool`), sound: sounds that are not kept.
     """
 
@@ -86,7 +86,6 @@ class BrewCLIPData:
     asr: str | None = None
     cache: str = "runs/targets"
     cache_states: bool = False
-    pool: int = 1
     augment_sounds: bool = False
     sound: SoundAugmentation = field(default_factory=SoundAugmentation)
 
@@ -131,7 +130,7 @@ def build(config: RunConfig) -> Parts:
     states = None
     if settings.cache_states:
         check_kept(own, settings)
-        states = TargetCache(settings.cache, states_tower(own, processor, settings.pool))
+        states = TargetCache(settings.cache, states_tower(own, processor))
     rate_hz = processor.feature_extractor.sampling_rate
     limit = most_samples(processor.feature_extractor)
     seconds = settings.seconds if limit is None else min(settings.seconds, limit / rate_hz)
@@ -168,7 +167,7 @@ def model_for(settings: BrewCLIPRecipeModel) -> tuple[BrewCLIPModel, BrewCLIPPro
     """The model that will train, and its processor."""
     if settings.base is not None:
         return BrewCLIPModel.from_pretrained(settings.base), BrewCLIPProcessor.from_pretrained(settings.base)
-    names = ("num_prompts", "fusion", "num_attention_heads", "intermediate_size")
+    names = ("frame_pool", "num_prompts", "fusion", "num_attention_heads", "intermediate_size")
     chosen = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     fields = {**BREWCLIP_PRESETS[settings.preset], **chosen}
     model = BrewCLIPModel.from_pretrained_parts(settings.audio, settings.clip, settings.text, **fields)
@@ -202,6 +201,11 @@ def check_kept(model: BrewCLIPModel, settings: BrewCLIPData) -> None:
         raise ConfigError(
             "data.cache_states keeps each sound as it is, and data.augment_sounds would change it in every epoch: set "
             "one of them to false"
+        )
+    if not model.config.mask_padding:
+        raise ConfigError(
+            "data.cache_states keeps the frames that are real, and this model looks at padding too "
+            "(mask_padding=False): set data.cache_states=false"
         )
     if any(weight.requires_grad for weight in model.audio_model.parameters()):
         raise ConfigError("the audio encoder trains, so what it says changes: set data.cache_states=false")

@@ -171,8 +171,6 @@ def model_for(
         audio_config=hears.config,
         vision_config=sees.config,
         text_config=reads.config,
-        image_name=settings.pictures,
-        text_name=settings.words,
         channels=list(settings.channels),
         num_prompts=settings.num_prompts,
         num_attention_heads=settings.num_attention_heads,

@@ -21,7 +21,7 @@ from typing import Any
 
 from unibrivl.data.records import DatasetError
 
-PREFIX, SUFFIX = "transcripts-", ".jsonl"
+PREFIX, SUFFIX, ERRORS = "transcripts-", ".jsonl", ".errors.jsonl"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,12 @@ def file_for(folder: str | os.PathLike, settings: Mapping[str, Any]) -> Path:
 
 
 def files_in(folder: str | os.PathLike) -> list[Path]:
-    return sorted(Path(folder).glob(f"{PREFIX}*{SUFFIX}"))
+    return sorted(path for path in Path(folder).glob(f"{PREFIX}*{SUFFIX}") if not path.name.endswith(ERRORS))
+
+
+def errors_beside(path: str | os.PathLike) -> Path:
+    """Where the sounds are listed that could not be read."""
+    return Path(path).with_name(Path(path).name.removesuffix(SUFFIX) + ERRORS)
 
 
 def read_transcripts(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Transcript]]:
@@ -123,6 +128,8 @@ class TranscriptFile:
     def __init__(self, path: str | os.PathLike, settings: Mapping[str, Any], restart: bool = False):
         self.path, self.settings = Path(path), dict(settings)
         self.found: dict[str, Transcript] = {}
+        if self.path.exists():
+            self._end_the_last_line()
         if restart or not self.path.exists() or not self.path.read_bytes().strip():
             self._begin()
         else:
@@ -132,7 +139,6 @@ class TranscriptFile:
                     f"{self.path} was written with other settings ({there}): name another file, or begin anew with "
                     "--restart"
                 )
-            self._drop_half_a_line()
 
     def _begin(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,10 +146,19 @@ class TranscriptFile:
         fresh.write_text(json.dumps({"settings": self.settings}) + "\n", encoding="ascii")
         os.replace(fresh, self.path)
 
-    def _drop_half_a_line(self) -> None:
-        whole = self.path.read_bytes().rfind(b"\n") + 1
-        if whole < self.path.stat().st_size:
+    def _end_the_last_line(self) -> None:
+        """A line that a kill or an editor left without its end: whole it stays, half it goes."""
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole == len(content):
+            return
+        try:
+            json.loads(content[whole:])
+        except ValueError:
             os.truncate(self.path, whole)
+        else:
+            with open(self.path, "ab") as file:
+                file.write(b"\n")
 
     def has(self, audio: str, size_bytes: int, mtime_ns: int) -> bool:
         """Whether the sound as it is now was heard."""

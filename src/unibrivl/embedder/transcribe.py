@@ -13,7 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from unibrivl.audio import load_audio
-from unibrivl.data.transcripts import Transcript, TranscriptFile, file_for
+from unibrivl.data.transcripts import Transcript, TranscriptFile, errors_beside, file_for
 from unibrivl.embedder.embeddings import Failure
 from unibrivl.embedder.inputs import Input, find_inputs
 from unibrivl.embedder.sounds import ahead
@@ -52,7 +52,7 @@ class TranscribeReport:
 
     @property
     def errors_path(self) -> Path:
-        return self.path.with_name(self.path.name + ".errors.jsonl")
+        return errors_beside(self.path)
 
 
 def transcribe_files(
@@ -78,8 +78,9 @@ def transcribe_files(
         raise ValueError(f"{folder} is no folder: name the one that holds the sounds")
     settings = dict(writer.settings)  # type: ignore[union-attr]
     path = file_for(folder, settings) if out is None else Path(out)
-    if not os.access(path.parent if path.parent.exists() else folder, os.W_OK):
-        raise ValueError(f"{path.parent} cannot be written to: name another place for the transcripts with --out")
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not os.access(place, os.W_OK):
+        raise ValueError(f"{place} cannot be written to: name another place for the transcripts with --out")
     inputs = [one for one in find_inputs([folder], kind="audio", root=folder) if one.kind == "audio"]
     if not inputs:
         raise ValueError(f"there is no sound below {folder}")
@@ -112,7 +113,7 @@ class Run:
 
     def write(self, hidden: bool | None) -> tuple[Failure, ...]:
         failures: list[Failure] = []
-        errors = self.kept.path.with_name(self.kept.path.name + ".errors.jsonl")
+        errors = errors_beside(self.kept.path)
         groups = ahead(range(len(self.todo)), self.decode, self.todo, self.writer.batch_size, WORKERS)
         with tqdm(total=self.total, initial=self.total - len(self.todo), unit=" sounds", disable=hidden) as bar:
             for group in groups:

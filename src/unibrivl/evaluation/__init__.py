@@ -22,6 +22,10 @@ from unibrivl.evaluation.scores import Score, ScoreError, markdown, read_scores
 BENCHMARKS = {
     "esc50": "ESC-50: 50 classes of sounds, by a probe over five folds and by label text",
     "esc10": "ESC-10, its ten easy classes, in the same two ways",
+    "urbansound8k": "UrbanSound8K: ten classes of a city, by a probe over ten folds and by label text",
+    "flickr8k": "Flickr8k Audio: spoken captions and pictures of the test split, both ways",
+    "spoken_coco": "SpokenCOCO on the Karpathy split: spoken captions and pictures, both ways",
+    "localized_narratives": "Localized Narratives of COCO: long spoken descriptions and pictures, both ways",
 }
 
 

@@ -1,7 +1,6 @@
 """What papers report, beside which our scores are printed: never mixed with them.
 
-Figures of "UniBriVL" are of its paper's tables, those of "AAI" of that paper's (arXiv 2303.14318 for Align, Adapt,
-Inject's zero-shot table); both list other systems' numbers too.
+Figures of "UniBriVL" and of "AAI" are of those papers' tables, which list other systems' numbers too.
 """
 
 from __future__ import annotations
@@ -24,6 +23,24 @@ REPORTED: dict[tuple[str, str], tuple[Figure, ...]] = {
         Figure("OpenL3", 0.733, "UniBriVL"),
         Figure("Wav2CLIP", 0.8595, "UniBriVL"),
         Figure("UniBriVL", 0.9307, "UniBriVL"),
+    ),
+    ("urbansound8k", "probe_accuracy"): (
+        Figure("OpenL3", 0.7588, "UniBriVL"),
+        Figure("Wav2CLIP", 0.8101, "UniBriVL"),
+        Figure("UniBriVL", 0.8722, "UniBriVL"),
+    ),
+    ("urbansound8k", "zero_shot_accuracy"): (
+        Figure("UniBriVL", 0.4024, "UniBriVL"),
+        Figure("CAVT-MAE", 0.398, "AAI"),
+    ),
+    ("flickr8k", "audio_to_image_R@1"): (
+        Figure("FaST-VGS (CTF)", 0.293, "its paper, as SpeechCLIP's lists it"),
+        Figure("MILAN", 0.332, "arXiv 2104.01894"),
+        Figure("SpeechCLIP parallel, large", 0.391, "SpeechCLIP's paper"),
+    ),
+    ("spoken_coco", "audio_to_image_R@1"): (
+        Figure("FaST-VGS (CTF)", 0.359, "its paper, as SpeechCLIP's lists it"),
+        Figure("SpeechCLIP parallel, large", 0.358, "SpeechCLIP's paper"),
     ),
     ("esc50", "zero_shot_accuracy"): (
         Figure("Wav2CLIP", 0.414, "UniBriVL"),
