@@ -128,6 +128,81 @@ def test_spoken_captions_look_for_pictures_and_pictures_for_captions(tmp_path):
         of_split(tiny_listing(), "test")
 
 
+def test_any_picture_of_the_class_may_be_right(tmp_path):
+    from unibrivl.data import Sample
+    from unibrivl.evaluation.benchmarks.pairs import both_ways
+
+    samples = [Sample(f"{n}_0", audio=f"{n}_0.wav", image=f"{n}.png", labels=("ab"[n > 2],)) for n in (1, 2, 3)]
+    found = {one.metric: one.value for one in both_ways(Vectors(Pairs()), samples, "p", Settings(), by_label=True)}
+    assert found["class_audio_to_image_R@1"] == 1.0
+
+
+class Voices:
+    """Hears the emotion in the file's name, and the actor a little."""
+
+    name, fingerprint = "voices", "v1"
+
+    def encode_audio(self, paths):
+        parts = [path.rpartition("/")[2][:-4].split("-") for path in paths]
+        return np.array([[*np.eye(9)[int(one[2])], 0.01 * int(one[6])] for one in parts])
+
+
+def test_emotions_of_actors_that_were_not_heard(tmp_path):
+    pytest.importorskip("sklearn", reason="the linear probe needs scikit-learn")
+    folder = tiny_datasets.make_ravdess(tmp_path / "speech")
+    for actor in (3, 8, 14, 16, 20):
+        for emotion in range(1, 9):
+            name = f"03-01-{emotion:02d}-01-02-01-{actor:02d}.wav"
+            tiny_datasets.sound(folder / f"Audio_Speech_Actors_01-24/Actor_{actor:02d}" / name, emotion)
+    found = {one.metric: one for one in evaluate("ravdess", Voices(), folder, tmp_path / "out", progress=False)}
+    assert found["four_accuracy"].value == 1.0 and found["four_mean_recall"].value == 1.0
+    assert found["four_accuracy"].n == 5 + 2 and found["eight_accuracy"].n == 46
+    assert found["eight_accuracy"].value > 0.8
+
+
+class Films:
+    """Every sound is a dog's."""
+
+    name, fingerprint = "films", "v1"
+
+    def encode_audio(self, paths):
+        return np.array([[1.0, 0.1 * ("bbb" in path)] for path in paths])
+
+    def encode_text(self, texts):
+        return np.array([[1.0, 0.0] if "dog" in text else [0.0, 1.0] for text in texts])
+
+
+def test_classes_of_videos_that_are_still_there(tmp_path):
+    folder = tiny_datasets.make_vggsound(tmp_path / "vgg")
+    found = {one.metric: one for one in evaluate("vggsound", Films(), folder, tmp_path / "out", progress=False)}
+    assert found["audio_text_accuracy"].value == 1.0 and found["audio_text_accuracy"].n == 2
+    assert found["zero_shot_map"].value == 1.0 and found["zero_shot_map"].extra["classes_without_clips"] == 2
+    assert "ddddddddddd" in found["zero_shot_map"].missing[0]
+
+
+class Spectrum:
+    """How loud each of eight bands is, and how loud all: a vector that gain turns a little."""
+
+    name, fingerprint = "spectrum", "v1"
+
+    def encode_audio(self, paths):
+        from unibrivl.audio import load_audio
+
+        bands = [np.abs(np.fft.rfft(load_audio(path, rate_hz=8000).samples, 2048))[:1024] for path in paths]
+        return np.array([[*np.log10(1e-3 + one.reshape(8, -1).mean(1)), 1.0] for one in bands])
+
+
+def test_vectors_move_the_further_the_more_is_changed(tmp_path):
+    folder = tiny_datasets.make_esc50(tmp_path / "esc50") / "audio"
+    given = {"settings": Settings(limit=None), "progress": False}
+    found = {one.metric: one for one in evaluate("robustness", Spectrum(), folder, tmp_path / "out", **given)}
+    assert found["cosine_noise_30_dB"].value > found["cosine_noise_0_dB"].value
+    assert found["cosine_rate_44100_Hz"].value > 0.999 and found["cosine_gain_-20_dB"].value < 0.999
+    assert found["cosine_echo_0.2_s"].n == 10 and len(found) == 16
+    again = evaluate("robustness", Spectrum(), folder, tmp_path / "other", **given)
+    assert [one.value for one in again] == [one.value for one in found.values()]
+
+
 def tiny_listing():
     from unibrivl.data import Listing
 

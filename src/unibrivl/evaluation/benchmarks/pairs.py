@@ -17,16 +17,27 @@ from unibrivl.metrics import CosineScores, Relevance, retrieval_report
 WAYS = ("audio_to_image", "image_to_audio")
 
 
-def both_ways(vectors: Vectors, samples: list[Sample], protocol: str, settings: Settings) -> list[Found]:
+def both_ways(
+    vectors: Vectors, samples: list[Sample], protocol: str, settings: Settings, by_label: bool = False
+) -> list[Found]:
     """R@1, R@5, R@10 and MRR of sounds that look for their picture, and of pictures, for which any of their sounds is
-    right. A picture counts once however many sounds it has."""
+    right. A picture counts once however many sounds it has.
+
+    Args:
+        by_label (`bool`): any picture, or sound, of the same label is right; metrics then begin with "class_".
+    """
     sounds_NE = vectors.of("audio", [one.audio for one in samples], [one.id for one in samples])
     paths = list(dict.fromkeys(str(one.image) for one in samples))
     pictures_PE = vectors.of("image", paths)
     places = {path: place for place, path in enumerate(paths)}
-    right = Relevance.from_index(np.array([places[str(one.image)] for one in samples]), len(paths))
+    if by_label:
+        label_of = {str(one.image): str(one.label) for one in samples}
+        right = Relevance.from_labels([str(one.label) for one in samples], [label_of[path] for path in paths])
+    else:
+        right = Relevance.from_index(np.array([places[str(one.image)] for one in samples]), len(paths))
     report = retrieval_report(CosineScores(sounds_NE, pictures_PE), right, names=WAYS)
-    return [found for way in WAYS for found in of_direction(way, report[way], protocol)]
+    front = "class_" if by_label else ""
+    return [found for way in WAYS for found in of_direction(f"{front}{way}", report[way], protocol)]
 
 
 def of_direction(way: str, row: dict[str, Any], protocol: str) -> list[Found]:
