@@ -1,7 +1,8 @@
 """Three verbs that embed anything: `load(model)` gives an embedder with encode_audio, encode_image and encode_text."""
 
 from unibrivl.embedder.bulk import BulkReport, embed_files
-from unibrivl.embedder.embedder import NONE_OF_THESE, Calibration, Embedder
+from unibrivl.embedder.calibration import Calibration, calibrate
+from unibrivl.embedder.embedder import NONE_OF_THESE, Embedder
 from unibrivl.embedder.embeddings import Embeddings, Failure, FingerprintMismatch
 from unibrivl.embedder.explained import Explained
 from unibrivl.embedder.loading import load
@@ -18,6 +19,7 @@ __all__ = [
     "Failure",
     "FingerprintMismatch",
     "TranscribeReport",
+    "calibrate",
     "embed_files",
     "load",
     "read_vectors",

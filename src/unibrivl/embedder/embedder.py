@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,25 +21,13 @@ from tqdm.auto import tqdm
 from unibrivl.audio import Waveform
 from unibrivl.data.pictures import open_picture
 from unibrivl.embedder import sounds
+from unibrivl.embedder.calibration import Calibration
 from unibrivl.embedder.embeddings import Embeddings, Failure
 from unibrivl.embedder.explained import Explained, explain
 from unibrivl.hub.fingerprint import fingerprint
 
 NONE_OF_THESE = "none of these"
 WINDOW_S = 10.0  # the length of AudioSet's clips, on which UniBriVL is trained
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What makes a probability of a cosine.
-
-    Args:
-        scale (`float`): multiplies cosines before the softmax; the model's own temperature where nothing was fitted.
-        none_logit (`float`, *optional*): the logit of "none of these"; without it every sound is one of the labels.
-    """
-
-    scale: float
-    none_logit: float | None = None
 
 
 class Embedder:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unibrivl.embedded import embedded
+from unibrivl.embedder.calibration import FILE, Calibration
 from unibrivl.embedder.embedder import Embedder
 
 SETTINGS = ("window_s", "hop_s", "batch_size", "workers", "calibration")
@@ -26,7 +27,12 @@ def load(model: str | os.PathLike | Any, processor: Any = None, *, space: str = 
             `from_pretrained`: revision, dtype, device_map, token, local_files_only, ...
     """
     settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
-    return Embedder(make_matcher(model, processor, space, kwargs), **settings)
+    embedder = Embedder(make_matcher(model, processor, space, kwargs), **settings)
+    if "calibration" not in settings and isinstance(model, (str, os.PathLike)):
+        folder = embedded() if model == EMBEDDED else Path(model)
+        if (folder / FILE).is_file():
+            embedder.calibration = Calibration.read(folder, embedder.fingerprint) or embedder.calibration
+    return embedder
 
 
 def make_matcher(model, processor, space: str, kwargs: dict):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 # module of this folder -> the public names it defines
 _MODULES = {
+    "calibration": ("FittedCalibration", "fit_calibration"),
     "captions": ("CaptionScores", "bleu", "caption_scores", "cider", "rouge_l"),
     "classification": (
         "MeanAveragePrecision",
@@ -48,6 +49,7 @@ _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [*_LAZY]  # noqa: PLE0604  (names are resolved by __getattr__)
 
 if TYPE_CHECKING:
+    from unibrivl.metrics.calibration import *  # noqa: F403
     from unibrivl.metrics.captions import *  # noqa: F403
     from unibrivl.metrics.classification import *  # noqa: F403
     from unibrivl.metrics.correlation import *  # noqa: F403
