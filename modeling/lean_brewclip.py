@@ -64,11 +64,10 @@ class LeanFiles(CheckedLoading, PreTrainedModel):
         """From now on a tower is saved with the rest: its weights are no longer those of where it came from."""
         config = self.config
         if part == "audio_model" and config.asr_name is None and config.audio_config.model_type == "whisper":
-            config.asr_name, config.asr_revision = (
-                config.audio_name,
-                config.audio_revision,
-            )  # who writes stays the same
-        setattr(self.config, f"{TOWERS[part]}_name", None)
+            # who writes down what is said stays the same
+            config.asr_name, config.asr_revision = config.audio_name, config.audio_revision
+        for field in ("name", "revision"):
+            setattr(config, f"{TOWERS[part]}_{field}", None)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .clips_unibrivl import most_samples
 from .configuration_brewclip import check_channels
-from .matcher_unibrivl import MatcherBase, as_texts, fewest_samples, normalize, takes_padding
-from .pictures_unibrivl import as_pixel_values
+from .matcher_unibrivl import OneSpaceMatcher, as_texts, fewest_samples, normalize, takes_padding
 from .transcription_brewclip import Transcriber
 
 WINDOW_S = 30.0  # Whisper's
@@ -33,7 +31,7 @@ class HeardSpeech:
     channels: dict[str, torch.Tensor]
 
 
-class BrewCLIPMatcher(MatcherBase):
+class BrewCLIPMatcher(OneSpaceMatcher):
     """
     Args:
         model (`BrewCLIPModel`): all towers and channels.
@@ -54,18 +52,10 @@ class BrewCLIPMatcher(MatcherBase):
         channels: Sequence[str] | None = None,
         fusion_weight: float | None = None,
     ):
-        super().__init__(model)
-        self.processor = processor
-        extractor = processor.feature_extractor
-        held = {"audio": extractor, "image": processor.image_processor, "text": processor.tokenizer}
-        self.kinds = tuple(kind for kind, part in held.items() if part is not None)
-        self.logit_scale = 1 / float(model.clamped_temperature().detach().float())
+        super().__init__(model, processor)
         self.channels = check_channels(channels or model.config.channels, model.config.channels)
         self.fusion_weight, self.given, self._transcriber = fusion_weight, transcriber, transcriber
-        if extractor is not None:
-            self.sampling_rate = extractor.sampling_rate
-            longest = most_samples(extractor)
-            self.longest_s = None if longest is None else longest / extractor.sampling_rate
+        if processor.feature_extractor is not None:
             self.window_s = WINDOW_S if self.longest_s is None else min(WINDOW_S, self.longest_s)
             self.batch_by = "padding" if takes_padding(model.config.audio_config) else "length"
             self.min_samples = fewest_samples(model.config.audio_config)
@@ -145,13 +135,6 @@ class BrewCLIPMatcher(MatcherBase):
 
     def encode_audio(self, clips, *, gradients: bool = False) -> torch.Tensor:
         return self.hear(clips, gradients=gradients).fused
-
-    def encode_image(self, pictures, *, gradients: bool = False) -> torch.Tensor:
-        if "image" not in self.kinds:
-            raise self._cannot("image")
-        pixels = as_pixel_values(pictures, self.processor.image_processor).to(self.device)
-        with torch.set_grad_enabled(gradients):
-            return normalize(self.model.get_image_features(pixels).pooler_output)
 
     def encode_text(self, texts, *, against: str = "audio", gradients: bool = False) -> torch.Tensor:
         """A written text is read as a transcript is."""

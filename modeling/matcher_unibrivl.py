@@ -128,6 +128,34 @@ class MatcherBase:
         return {name: value.to(self.device) for name, value in batch.items()}
 
 
+class OneSpaceMatcher(MatcherBase):
+    """What matchers share whose model has `get_image_features` and a temperature, and a processor with parts.
+
+    Args:
+        model: the towers.
+        processor (`UniBriVLProcessor`): with the parts for what is to be encoded.
+    """
+
+    def __init__(self, model, processor):
+        super().__init__(model)
+        self.processor = processor
+        extractor = processor.feature_extractor
+        held = {"audio": extractor, "image": processor.image_processor, "text": processor.tokenizer}
+        self.kinds = tuple(kind for kind, part in held.items() if part is not None)
+        self.logit_scale = 1 / float(model.clamped_temperature().detach().float())
+        if extractor is not None:
+            self.sampling_rate = extractor.sampling_rate
+            longest = most_samples(extractor)
+            self.longest_s = None if longest is None else longest / extractor.sampling_rate
+
+    def encode_image(self, pictures, *, gradients: bool = False) -> torch.Tensor:
+        if "image" not in self.kinds:
+            raise self._cannot("image")
+        pixels = as_pixel_values(pictures, self.processor.image_processor).to(self.device)
+        with torch.set_grad_enabled(gradients):
+            return normalize(self.model.get_image_features(pixels).pooler_output)
+
+
 def as_texts(texts) -> list[str]:
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
@@ -290,4 +318,4 @@ def _pooled(output) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output.pooler_output
 
 
-__all__ = ["CLIPMatcher", "Matcher", "MatcherBase", "UniBriVLMatcher", "as_texts", "normalize"]
+__all__ = ["CLIPMatcher", "Matcher", "MatcherBase", "OneSpaceMatcher", "UniBriVLMatcher", "as_texts", "normalize"]

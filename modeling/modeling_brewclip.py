@@ -38,12 +38,12 @@ from .outputs_brewclip import BrewCLIPAudioOutput, BrewCLIPOutput, scores, unit
 from .text_brewclip import (
     TextParts,
     read,
-    start_and_end,
     stretch_positions,
     text_parts,
     weighted_mean,
     words_of,
 )
+from .token_table_audio_token import special_tokens
 from .towers_unibrivl import (
     frame_mask_of,
     frames_of,
@@ -178,7 +178,7 @@ class BrewCLIPModel(BrewCLIPPreTrainedModel):
         )
         model = cls(config, hears, sees, reads)
         if model.keywords is not None:
-            model.keywords.fit_to(model._token_table(), start_and_end(config.text_config))
+            model.keywords.fit_to(model._token_table(), special_tokens(config.text_config))
         return model.eval()
 
     def as_matcher(self, processor, **kwargs) -> BrewCLIPMatcher:

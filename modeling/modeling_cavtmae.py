@@ -27,10 +27,10 @@ from .configuration_cavtmae import CAVTMAEConfig
 from .freezing_unibrivl import FreezesParts
 from .matcher_cavtmae import CAVTMAEMatcher
 from .modeling_cavmae import CAVMAEAudioModel, CAVMAEImageModel
+from .token_table_audio_token import special_tokens
 
 TEXT_TOWERS: dict[str, Any] = {"t5": T5EncoderModel}  # where AutoModel gives an encoder and a decoder
 SHARED = ("attention", "fc1", "fc2")  # of a joint layer: all but its norms
-LEGACY_END = 2  # what CLIP's older configurations call the end of a text; in truth it is the table's last row
 
 
 @dataclass
@@ -428,13 +428,6 @@ def tie_joint_layers(audio: CAVMAEAudioModel, image: CAVMAEImageModel) -> None:
         for name in SHARED:
             delattr(sees, name)
             object.__setattr__(sees, name, getattr(hears, name))
-
-
-def special_tokens(config) -> tuple[int | None, int | None]:
-    """Numbers of the tokens that begin and end a text."""
-    if config.model_type == "clip_text_model" and config.eos_token_id == LEGACY_END:
-        return config.vocab_size - 2, config.vocab_size - 1
-    return config.bos_token_id, config.eos_token_id
 
 
 def _projected(projection: nn.Linear | None, native_BD: torch.Tensor) -> torch.Tensor:

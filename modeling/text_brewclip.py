@@ -18,9 +18,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .injection_audio_token import AudioPrompt, injected
+from .token_table_audio_token import special_tokens
 from .towers_unibrivl import text_embedding
 
-LEGACY_END = 2  # what CLIP's older configurations call the end of a text; in truth it is the table's last row
 KEPT_POSITIONS = 20  # LongCLIP paper: the first ones are well trained and are left alone
 STAND_IN = 0  # the id in a prompt's place: any but the end will do
 
@@ -41,13 +41,6 @@ class TextParts:
     weights: torch.Tensor
 
 
-def start_and_end(config) -> tuple[int, int]:
-    """The ids that begin and end a text of this text tower."""
-    if config.eos_token_id == LEGACY_END:
-        return config.vocab_size - 2, config.vocab_size - 1
-    return config.bos_token_id, config.eos_token_id
-
-
 def balanced(length: int, capacity: int) -> list[int]:
     """Lengths of the fewest parts that fit; none is longer than another by more than one."""
     parts = max(1, math.ceil(length / capacity))
@@ -56,7 +49,8 @@ def balanced(length: int, capacity: int) -> list[int]:
 
 def words_of(input_ids_BL: torch.Tensor, config) -> list[list[int]]:
     """The words of each text, without its start, its end and what follows."""
-    start, end = start_and_end(config)
+    start, end = special_tokens(config)
+    assert start is not None and end is not None, "CLIP's texts have both"
     found = []
     for row in input_ids_BL.tolist():
         stop = row.index(end) if end in row else len(row)
@@ -73,7 +67,8 @@ def text_parts(words: Sequence[Sequence[int]], config, num_prompts: int, long_te
         num_prompts (`int`): M, places between the start and the words.
         long_text (`str`): "truncate" keeps what fits; else a text is told in parts.
     """
-    start, end = start_and_end(config)
+    start, end = special_tokens(config)
+    assert start is not None and end is not None, "CLIP's texts have both"
     capacity = config.max_position_embeddings - 2 - num_prompts
     lines: list[list[int]] = []
     rows: list[int] = []
@@ -148,6 +143,6 @@ def stretch_positions(text_model: PreTrainedModel, positions: int) -> None:
 
 
 __all__ = [
-    "TextParts", "balanced", "prompt_slots", "read", "start_and_end", "stretch_positions", "text_parts",
+    "TextParts", "balanced", "prompt_slots", "read", "stretch_positions", "text_parts",
     "weighted_mean", "words_of",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+LEGACY_END = 2  # what CLIP's older configurations call the end of a text; in truth it is the table's last row
 SAMPLE = 16  # numbers of a table that its fingerprint holds
 ROOM = 0.01  # of the sample's root mean square: bfloat16 rounds by 0.004
 WRITTEN = re.compile(r"(\d+)x(\d+):([0-9a-f]{64})")
@@ -28,6 +29,13 @@ def embedding_module(text_encoder: nn.Module) -> nn.Module:
 def table_of(text_encoder: nn.Module) -> torch.Tensor:
     """(V, D)."""
     return embedding_module(text_encoder).weight
+
+
+def special_tokens(config) -> tuple[int | None, int | None]:
+    """Numbers of the tokens that begin and end a text."""
+    if config.model_type == "clip_text_model" and config.eos_token_id == LEGACY_END:
+        return config.vocab_size - 2, config.vocab_size - 1
+    return config.bos_token_id, config.eos_token_id
 
 
 def mean_norm(table_VD: torch.Tensor) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +14,11 @@ from unibrivl.hub.facts import HUB_NAME
 from unibrivl.training.adapters import trains
 from unibrivl.training.checkpoint import read_json, write_json
 from unibrivl.training.config import to_json
+from unibrivl.utils.state_of_code import version
 
 if TYPE_CHECKING:
     from unibrivl.training.run import Run
 
-HERE = Path(__file__).resolve().parent
 HIDDEN = ("output_dir",)  # a place on somebody's machine
 
 
@@ -94,23 +93,6 @@ def adapter_facts(run: Run, facts: dict, training: dict, results: list[dict]) ->
         "towers": {**run.parts.about.towers, "model": tower},
         "licences": run.parts.about.licences,
     }
-
-
-def version(folder: Path = HERE) -> str:
-    """The commit of the checkout this runs from, with "+changes" if files differ from it; or the installed version."""
-    from unibrivl import __version__
-
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"],
-            cwd=folder,
-            text=True,
-            capture_output=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return f"unibrivl {__version__}"
-    return found.stdout.strip()
 
 
 def machine(processes: int) -> str:

@@ -118,7 +118,7 @@ def test_spoken_captions_look_for_pictures_and_pictures_for_captions(tmp_path):
 
     samples = [Sample(f"{n}_{take}", audio=f"{n}_{take}.wav", image=f"{n}.png", split="test")
                for n in (1, 2, 3) for take in (0, 1)]  # fmt: skip
-    found = {one.metric: one for one in both_ways(Vectors(Pairs()), samples, "p-v1", Settings())}
+    found = {one.metric: one for one in both_ways(Vectors(Pairs()), samples, "p-v1")}
     assert found["audio_to_image_R@1"].value == pytest.approx(4 / 6) and found["audio_to_image_R@1"].n == 6
     # picture 1 is as near to sounds of 2, and ties count against whoever is measured
     assert found["image_to_audio_R@1"].n == 3 and found["image_to_audio_R@1"].value == pytest.approx(1 / 3)
@@ -133,7 +133,7 @@ def test_any_picture_of_the_class_may_be_right(tmp_path):
     from unibrivl.evaluation.benchmarks.pairs import both_ways
 
     samples = [Sample(f"{n}_0", audio=f"{n}_0.wav", image=f"{n}.png", labels=("ab"[n > 2],)) for n in (1, 2, 3)]
-    found = {one.metric: one.value for one in both_ways(Vectors(Pairs()), samples, "p", Settings(), by_label=True)}
+    found = {one.metric: one.value for one in both_ways(Vectors(Pairs()), samples, "p", by_label=True)}
     assert found["class_audio_to_image_R@1"] == 1.0
 
 

@@ -26,7 +26,7 @@ from unibrivl.training.checkpoint import read_state  # noqa: E402
 from unibrivl.training.config import ConfigError, override  # noqa: E402
 from unibrivl.training.loop import train  # noqa: E402
 from unibrivl.training.objectives import OBJECTIVES  # noqa: E402
-from unibrivl.training.report import version  # noqa: E402
+from unibrivl.utils.state_of_code import version  # noqa: E402
 
 STEPS = ["steps=6", "evaluate_every=3", "save_every=3", "accumulation=1", "keep=3"]
 VIT = "model.batch_norm=false"

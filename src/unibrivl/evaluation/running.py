@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from unibrivl.data import Listing
 from unibrivl.evaluation.encoders import Vectors
 from unibrivl.evaluation.prompts import PROMPTS, Prompts
 from unibrivl.evaluation.scores import Score, read_scores, write_scores
+from unibrivl.utils.state_of_code import version
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def evaluate(
     path = folder / f"{slug(vectors.name)}-{key_of(module, vectors, listing, settings)}.json"
     if path.exists() and not restart and vectors.fingerprint:
         return read_scores(path)
-    found = module.run(vectors, listing, settings)
+    found, state = module.run(vectors, listing, settings), version()
     scores = [
         Score(
             benchmark=benchmark,
@@ -97,7 +97,7 @@ def evaluate(
             model=vectors.name,
             fingerprint=vectors.fingerprint or "none: nothing tells these weights from others",
             command=command or command_of(sys.argv),
-            commit=commit(),
+            commit=state,
             missing=tuple(one.id for one in listing.missing),
             **{**vars(one), "extra": {**(one.extra or {}), "limit": settings.limit}},
         )
@@ -133,18 +133,3 @@ def slug(name: str) -> str:
 
 def command_of(words: Sequence[str]) -> str:
     return shlex.join([os.path.basename(words[0]) if words else "python", *words[1:]])
-
-
-def commit() -> str:
-    """Of the checkout this code lies in, with a + where something is changed; else the version of the package."""
-    from unibrivl import __version__
-
-    def told(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        head = told("rev-parse", "--short=12", "HEAD")
-        return f"{head}{'+' if told('status', '--porcelain') else ''}" if head else f"unibrivl {__version__}"
-    except OSError:  # no git here
-        return f"unibrivl {__version__}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from unibrivl.data import Listing
 from unibrivl.data import localized_narratives as listed
-from unibrivl.evaluation.benchmarks.pairs import both_ways, of_split
+from unibrivl.evaluation.benchmarks.pairs import both_ways, of_split, split_of
 from unibrivl.evaluation.encoders import Vectors
 from unibrivl.evaluation.running import Found, Settings
 
@@ -17,10 +16,8 @@ SPLIT = "val"
 
 
 def load(folder: str | os.PathLike) -> Listing:
-    listing = listed.load(folder)
-    split = listing.filter(lambda one: one.split == SPLIT, listing.name, listing.parts.get(SPLIT))
-    return replace(split, name=TITLE)
+    return split_of(listed.load(folder), SPLIT, TITLE)
 
 
 def run(vectors: Vectors, listing: Listing, settings: Settings) -> list[Found]:
-    return both_ways(vectors, of_split(listing, SPLIT), PROTOCOL, settings)
+    return both_ways(vectors, of_split(listing, SPLIT), PROTOCOL)

@@ -5,21 +5,26 @@ Shapes: N sounds, P pictures, E numbers of a vector.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from unibrivl.data import Listing, Sample
 from unibrivl.evaluation.encoders import Vectors
-from unibrivl.evaluation.running import Found, Settings
+from unibrivl.evaluation.running import Found
 from unibrivl.metrics import CosineScores, Relevance, retrieval_report
 
 WAYS = ("audio_to_image", "image_to_audio")
 
 
-def both_ways(
-    vectors: Vectors, samples: list[Sample], protocol: str, settings: Settings, by_label: bool = False
-) -> list[Found]:
+def split_of(listing: Listing, split: str, name: str) -> Listing:
+    """One split of a data set, with the number that it officially has."""
+    found = listing.filter(lambda one: one.split == split, name, listing.parts.get(split))
+    return replace(found, name=name)
+
+
+def both_ways(vectors: Vectors, samples: list[Sample], protocol: str, by_label: bool = False) -> list[Found]:
     """R@1, R@5, R@10 and MRR of sounds that look for their picture, and of pictures, for which any of their sounds is
     right. A picture counts once however many sounds it has.
 

@@ -26,6 +26,6 @@ def load(folder: str | os.PathLike) -> Listing:
 def run(vectors: Vectors, listing: Listing, settings: Settings) -> list[Found]:
     samples = of_split(listing, "test")
     return [
-        *both_ways(vectors, samples, f"{PROTOCOL}, instance", settings),
-        *both_ways(vectors, samples, f"{PROTOCOL}, class", settings, by_label=True),
+        *both_ways(vectors, samples, f"{PROTOCOL}, instance"),
+        *both_ways(vectors, samples, f"{PROTOCOL}, class", by_label=True),
     ]
