@@ -11,16 +11,25 @@ import sys
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from unibrivl.evaluation import BENCHMARKS
+    from unibrivl.evaluation.baselines import BASELINES
     from unibrivl.evaluation.prompts import PROMPTS
 
     listed = "; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items())
     parser.epilog = f"Benchmarks are {listed}."
     parser.add_argument("benchmark", choices=BENCHMARKS, metavar="BENCHMARK", help=", ".join(BENCHMARKS))
-    parser.add_argument("--model", required=True, help='a folder, a name on the Hub, or "embedded"')
+    parser.add_argument(
+        "--model",
+        required=True,
+        help=f'a folder, a name on the Hub, "embedded", or {", ".join(BASELINES)}',
+    )
     parser.add_argument("--data", required=True, metavar="FOLDER", help="of the data set, as its makers lay it out")
     parser.add_argument("--prompts", choices=PROMPTS, default="label", help="how labels are put into words")
     parser.add_argument("--limit", type=int, metavar="N", help="clips of each class in each fold at most, to try it")
     parser.add_argument("--seed", type=int, default=2021, help="of what is drawn (default: 2021)")
+    parser.add_argument(
+        "--judge", metavar="M", help="of pictures: a classifier of pictures, or a CLIP; not the model itself"
+    )
+    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="draw pictures by so many seeds")
     parser.add_argument("--out", default="runs/eval", metavar="FOLDER", help="vectors and scores (default: runs/eval)")
     parser.add_argument(
         "--restart", action="store_true", help="score anew; vectors that are kept are used all the same"
@@ -29,35 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
-    from unibrivl.embedder import load
+    from unibrivl.cli.encoders import named_encoder, named_judge
     from unibrivl.evaluation import Settings, evaluate, markdown
     from unibrivl.evaluation.reported import REPORTED
 
-    settings = Settings(args.prompts, args.limit, args.seed)
-    embedder = load(args.model)
-    embedder.matcher.model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    scores = evaluate(args.benchmark, Named(embedder, args.model), args.data, args.out, settings, restart=args.restart)
+    judge = named_judge(args.judge) if args.judge else None
+    settings = Settings(args.prompts, args.limit, args.seed, args.repeats, judge)
+    encoder = named_encoder(args.model, args.device, draws=judge is not None)
+    scores = evaluate(args.benchmark, encoder, args.data, args.out, settings, restart=args.restart)
     print(markdown(scores, REPORTED), end="")
     for one in scores[:1]:
         if one.missing:
             print(f"{len(one.missing)} clips are missing: {', '.join(one.missing[:5])}, ...", file=sys.stderr)
     return 0
-
-
-class Named:
-    """An embedder under the name it was asked for as, without a bar of its own."""
-
-    def __init__(self, embedder, name: str):
-        self.embedder, self.name = embedder, name
-        self.fingerprint = embedder.fingerprint
-
-    def encode_audio(self, paths):
-        return self.embedder.encode_audio(paths, progress=False)
-
-    def encode_image(self, paths):
-        return self.embedder.encode_image(paths, progress=False)
-
-    def encode_text(self, texts):
-        return self.embedder.encode_text(texts)

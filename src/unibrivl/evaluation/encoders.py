@@ -7,6 +7,7 @@
 
         def encode_audio(self, paths): ...                       # (N, E)
         def encode_text(self, texts): ...                        # (N, E)
+        def generate(self, paths, seeds): ...                    # a Pillow picture for each sound and its seed
 
 Shapes: N things, E numbers of a vector.
 """
@@ -25,6 +26,7 @@ from unibrivl.metrics import cached_features
 
 AT_ONCE = 128  # things whose vectors are kept together: what a kill may cost
 KINDS = {"audio": "encode_audio", "image": "encode_image", "text": "encode_text"}
+METHODS = {**KINDS, "text_cut": "encode_text_cut", "generate": "generate"}  # what else a benchmark may ask for
 
 
 class Vectors:
@@ -47,19 +49,26 @@ class Vectors:
     def check(self, kinds: Sequence[str]) -> None:
         """Refuses an encoder that lacks what a benchmark needs, before anything is computed."""
         for kind in kinds:
-            if not callable(getattr(self.encoder, KINDS[kind], None)):
-                raise ValueError(f"{self.name} has no {KINDS[kind]}, which this benchmark needs")
+            if not self.can(kind):
+                raise ValueError(f"{self.name} has no {METHODS[kind]}, which this benchmark needs")
+
+    def can(self, kind: str) -> bool:
+        return callable(getattr(self.encoder, METHODS[kind], None))
+
+    def beside(self, name: str) -> Path | None:
+        """A folder of this model's own for other things that are kept, if vectors are."""
+        return None if self.folder is None else self.folder.parents[1] / name / self.folder.name
 
     def of(self, kind: str, things: Sequence[Any], ids: Sequence[str] | None = None) -> np.ndarray:
         """(N, E).
 
         Args:
-            kind (`str`): "audio", "image" or "text".
+            kind (`str`): "audio", "image" or "text"; "text_cut" of an encoder that offers it.
             things: paths, or texts.
             ids (*optional*): unlike names of the things; by default what they are.
         """
         names = [str(one) for one in (things if ids is None else ids)]
-        encode, rows = getattr(self.encoder, KINDS[kind]), []
+        encode, rows = getattr(self.encoder, METHODS[kind]), []
         starts = range(0, len(things), AT_ONCE)
         with tqdm(total=len(things), unit=f" {kind}", disable=None if self.progress is None else not self.progress,
                   leave=False) as bar:  # fmt: skip

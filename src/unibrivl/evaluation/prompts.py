@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,13 @@ PROMPTS = {
 
 def label_vectors(vectors: Vectors, prompts: Prompts, labels: Sequence[str]) -> np.ndarray:
     """(L, E), of length one: the mean direction over the templates."""
-    rows_TLE = np.stack([vectors.of("text", texts) for texts in prompts.texts(labels)])
+    return label_vectors_of(lambda texts: vectors.of("text", texts), prompts, labels)
+
+
+def label_vectors_of(
+    read: Callable[[Sequence[str]], np.ndarray], prompts: Prompts, labels: Sequence[str]
+) -> np.ndarray:
+    """(L, E), the same, of any function that gives texts vectors of length one."""
+    rows_TLE = np.stack([read(texts) for texts in prompts.texts(labels)])
     mean_LE = rows_TLE.mean(0)
     return mean_LE / np.maximum(np.linalg.norm(mean_LE, axis=1, keepdims=True), 1e-12)

@@ -54,6 +54,30 @@ REPORTED: dict[tuple[str, str], tuple[Figure, ...]] = {
         Figure("UniBriVL", 0.0612, "UniBriVL"),
     ),
     ("vggsound_retrieval", "audio_to_image_R@1"): (Figure("CAVT-MAE, 14,000 clips", 0.0886, "AAI"),),
+    **{
+        ("vggsound_subsets", f"{subset}_mean_R@{k}"): tuple(
+            Figure(system, value, "AAI")
+            for system, value in zip(("CAV-MAE", "AudioCLIP", "CAVT-MAE"), row, strict=True)
+        )
+        for subset, k, row in (
+            ("1.4K", 1, (0.0028, 0.1384, 0.2831)),
+            ("1.4K", 5, (0.0077, 0.3326, 0.5451)),
+            ("1.4K", 10, (0.0162, 0.4442, 0.6426)),
+            ("2.8K", 1, (0.0017, 0.0836, 0.2153)),
+            ("2.8K", 5, (0.0060, 0.2379, 0.4505)),
+            ("2.8K", 10, (0.0141, 0.3428, 0.5589)),
+            ("14K", 1, (0.0002, 0.0269, 0.0886)),
+            ("14K", 5, (0.0015, 0.0902, 0.2346)),
+            ("14K", 10, (0.0024, 0.1415, 0.3283)),
+        )
+    },
+    ("vegas", "R@1"): (
+        Figure("Sound2Image", 0.3919, "UniBriVL"),
+        Figure("Sound2Video", 0.7758, "UniBriVL"),
+        Figure("UniBriVL", 0.8131, "UniBriVL"),
+    ),
+    ("vegas", "FID"): (Figure("Sound2Video", 34.68, "UniBriVL"), Figure("UniBriVL", 31.48, "UniBriVL")),
+    ("vegas", "IS"): (Figure("Sound2Video", 4.01, "UniBriVL"), Figure("UniBriVL", 5.42, "UniBriVL")),
     ("flickr8k", "audio_to_image_R@1"): (
         Figure("FaST-VGS (CTF)", 0.293, "its paper, as SpeechCLIP's lists it"),
         Figure("MILAN", 0.332, "arXiv 2104.01894"),

@@ -16,6 +16,7 @@ from unibrivl.data import Listing
 from unibrivl.evaluation.encoders import Vectors
 from unibrivl.evaluation.prompts import PROMPTS, Prompts
 from unibrivl.evaluation.scores import Score, read_scores, write_scores
+from unibrivl.metrics import wilson
 from unibrivl.utils.state_of_code import version
 
 
@@ -26,15 +27,21 @@ class Settings:
         prompts (`str`): one of `PROMPTS`.
         limit (`int`, *optional*): clips of each fold or split at most, to try things: scores then say so.
         seed (`int`): of what is drawn.
+        repeats (`int`): how often pictures are drawn, each time by the next seed.
+        judge (*optional*): of pictures, see `judges`; benchmarks of pictures need one.
     """
 
     prompts: str = "label"
     limit: int | None = None
     seed: int = 2021
+    repeats: int = 1
+    judge: Any = None
 
     def __post_init__(self) -> None:
         if self.prompts not in PROMPTS:
             raise ValueError(f"prompts is one of {', '.join(PROMPTS)}; got {self.prompts!r}")
+        if self.repeats < 1:
+            raise ValueError(f"repeats is how often pictures are drawn, from 1; got {self.repeats}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit is how many clips are taken, from 1; got {self.limit}")
 
@@ -42,10 +49,25 @@ class Settings:
     def how(self) -> Prompts:
         return PROMPTS[self.prompts]
 
+    @property
+    def seeds(self) -> range:
+        """Of the pictures."""
+        return range(self.seed, self.seed + self.repeats)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What of these decides a score, but for the clips that a limit leaves."""
+        judge = "" if self.judge is None else f"{self.judge.name}, {self.judge.fingerprint}"
+        return self.how.version, str(self.seed), str(self.repeats), judge
+
 
 @dataclass(frozen=True)
 class Found:
-    """A number that a benchmark computed; what else a `Score` has is added where it is known."""
+    """A number that a benchmark computed; what else a `Score` has is added where it is known.
+
+    Args:
+        expected (`int`, *optional*): items there are officially, where that is not the listing's own number.
+    """
 
     metric: str
     value: float
@@ -56,6 +78,13 @@ class Found:
     chance: float | None = None
     seed: int | None = None
     extra: dict[str, Any] | None = None
+    expected: int | None = None
+
+    @classmethod
+    def share(cls, metric: str, hits: int, n: int, protocol: str, **more: Any) -> Found:
+        """A proportion, with Wilson's interval."""
+        low, high = wilson(hits, n)
+        return cls(metric, hits / n, n, protocol, low, high, **more)
 
 
 def evaluate(
@@ -93,13 +122,16 @@ def evaluate(
     scores = [
         Score(
             benchmark=benchmark,
-            expected=listing.expected,
             model=vectors.name,
             fingerprint=vectors.fingerprint or "none: nothing tells these weights from others",
             command=command or command_of(sys.argv),
             commit=state,
             missing=tuple(one.id for one in listing.missing),
-            **{**vars(one), "extra": {**(one.extra or {}), "limit": settings.limit}},
+            **{
+                **vars(one),
+                "expected": listing.expected if one.expected is None else one.expected,
+                "extra": {**(one.extra or {}), "limit": settings.limit},
+            },
         )
         for one in found
     ]
@@ -123,7 +155,7 @@ def limited(listing: Listing, limit: int | None) -> Listing:
 
 def key_of(module: Any, vectors: Vectors, listing: Listing, settings: Settings) -> str:
     """Changes with whatever decides a score."""
-    told = [vectors.fingerprint, module.PROTOCOL, settings.how.version, str(settings.seed)]
+    told = [vectors.fingerprint, module.PROTOCOL, *settings.told]
     return hashlib.sha256("\n".join([*told, *(one.id for one in listing)]).encode()).hexdigest()[:12]
 
 

@@ -5,6 +5,8 @@ Shapes: N clips, L labels, E numbers of a vector.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from unibrivl.data import Listing
@@ -34,9 +36,8 @@ def probed(vectors_NE: np.ndarray, listing: Listing, settings: Settings) -> Foun
 def by_label_text(vectors: Vectors, vectors_NE: np.ndarray, listing: Listing, settings: Settings) -> Found:
     """The share of clips whose own label's words are nearest; of equal ones the first in the alphabet counts."""
     labels = sorted({str(one.label) for one in listing})
-    words_LE = label_vectors(vectors, settings.how, labels)
     right_N = np.array([labels.index(str(one.label)) for one in listing])
-    named_N = (vectors_NE @ words_LE.T).argmax(1)
+    named_N = nearest_words(vectors, vectors_NE, labels, settings)
     hits = int((named_N == right_N).sum())
     low, high = wilson(hits, len(listing))
     chance = float(np.bincount(right_N).max() / len(right_N))
@@ -44,3 +45,8 @@ def by_label_text(vectors: Vectors, vectors_NE: np.ndarray, listing: Listing, se
         "zero_shot_accuracy", hits / len(listing), len(listing), f"label-text, {settings.how.version}", low, high,
         chance, None, {"templates": list(settings.how.templates), "labels": len(labels)},
     )  # fmt: skip
+
+
+def nearest_words(vectors: Vectors, vectors_NE: np.ndarray, labels: Sequence[str], settings: Settings) -> np.ndarray:
+    """(N,) numbers of the labels whose words are nearest."""
+    return (vectors_NE @ label_vectors(vectors, settings.how, labels).T).argmax(1)

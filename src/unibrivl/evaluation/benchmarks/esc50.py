@@ -10,7 +10,7 @@ from unibrivl.evaluation.encoders import Vectors
 from unibrivl.evaluation.running import Found, Settings
 
 TITLE, PROTOCOL = "ESC-50", "esc50-v1"
-NEEDS = ("audio", "text")
+NEEDS = ("audio",)
 
 
 def load(folder: str | os.PathLike) -> Listing:
@@ -19,4 +19,5 @@ def load(folder: str | os.PathLike) -> Listing:
 
 def run(vectors: Vectors, listing: Listing, settings: Settings) -> list[Found]:
     vectors_NE = heard(vectors, listing)
-    return [probed(vectors_NE, listing, settings), by_label_text(vectors, vectors_NE, listing, settings)]
+    found = [probed(vectors_NE, listing, settings)]
+    return [*found, by_label_text(vectors, vectors_NE, listing, settings)] if vectors.can("text") else found
