@@ -33,7 +33,9 @@ from .feature_extraction_speechlm import SpeechLMFeatureExtractor
 from .image_processing_brivl import BRIVL_IMAGE_PRESETS, BriVLImageProcessor, detector_boxes
 from .image_processing_cavmae import CAVMAEImageProcessor
 from .matcher_brewclip import BrewCLIPMatcher, HeardSpeech
+from .matcher_cavmae import CAVMAEMatcher
 from .matcher_cavtmae import CAVTMAEMatcher
+from .matcher_clap import CLAPMatcher
 from .matcher_pe_av import FramePreparation, PEAVMatcher
 from .matcher_unibrivl import CLIPMatcher, Matcher, MatcherBase, UniBriVLMatcher
 from .modeling_audio_token import AudioTokenAdapter
@@ -135,10 +137,12 @@ __all__ = [
     "CAVMAEImageConfig",
     "CAVMAEImageModel",
     "CAVMAEImageProcessor",
+    "CAVMAEMatcher",
     "CAVMAEModel",
     "CAVTMAEConfig",
     "CAVTMAEMatcher",
     "CAVTMAEModel",
+    "CLAPMatcher",
     "CLIPMatcher",
     "FramePreparation",
     "HeardSpeech",

@@ -8,22 +8,27 @@ from typing import Any
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor, AutoTokenizer
 
 from .matcher_brewclip import BrewCLIPMatcher
+from .matcher_cavmae import CAVMAEMatcher
 from .matcher_cavtmae import CAVTMAEMatcher
+from .matcher_clap import CLAPMatcher
 from .matcher_pe_av import FramePreparation, PEAVMatcher
 from .matcher_unibrivl import CLIPMatcher, UniBriVLMatcher
 from .processing_unibrivl import UniBriVLProcessor
 
 JOINT = (
     "unibrivl",
+    "cavmae",
     "cavtmae",
     "brewclip",
     "pe_audio_video",
+    "clap",
     "clip",
     "siglip",
     "siglip2",
     "align",
     "altclip",
 )  # model types
+MATCHERS = {"cavmae": CAVMAEMatcher, "cavtmae": CAVTMAEMatcher, "brewclip": BrewCLIPMatcher, "clap": CLAPMatcher}
 FRAME_SIDE = 336  # of PE's vision tower, where its configuration does not say
 PLACES = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")
 
@@ -32,7 +37,7 @@ def matcher_of(model: Any, processor: Any, space: str = "match"):
     """The matcher of a loaded model.
 
     Args:
-        model: UniBriVL, CAVT-MAE, BrewCLIP, PE-AV, CLIP, SigLIP, ...
+        model: UniBriVL, CAV-MAE, CAVT-MAE, BrewCLIP, PE-AV, CLAP, CLIP, SigLIP, ...
         processor: what prepares its input. Of PE-AV whatever carries a `feature_extractor` and a `tokenizer`.
         space (`str`): of UniBriVL's vectors; see `UniBriVLMatcher`.
     """
@@ -41,13 +46,9 @@ def matcher_of(model: Any, processor: Any, space: str = "match"):
         raise ValueError(f"{type(model).__name__} needs its processor too: pass both")
     if model.config.model_type == "unibrivl":
         return UniBriVLMatcher(model, processor, space)
-    if model.config.model_type == "cavtmae":
-        return CAVTMAEMatcher(model, processor)
-    if model.config.model_type == "brewclip":
-        return BrewCLIPMatcher(model, processor)
     if model.config.model_type == "pe_audio_video":
         return PEAVMatcher(model, with_frames(model, processor))
-    return CLIPMatcher(model, processor)
+    return MATCHERS.get(model.config.model_type, CLIPMatcher)(model, processor)
 
 
 def load_model_and_processor(source: str, processor: Any = None, **kwargs) -> tuple[Any, Any]:

@@ -60,8 +60,7 @@ def embed(args: argparse.Namespace) -> int:
     if not args.model:
         raise ValueError(
             "--model says what embeds: a folder that save_pretrained wrote or a name on the Hub, of UniBriVL, PE-AV "
-            "(facebook/pe-av-small), CLIP, SigLIP and their kin. A model of our own that comes with the package is "
-            "being made"
+            "(facebook/pe-av-small), CLAP, CLIP, SigLIP and their kin, or embedded, the small one of this package"
         )
     paths, texts = read_paths(args), read_texts(args.texts)
     if not paths and not texts:

@@ -16,7 +16,8 @@ MATCHER = "matcher"  # a pipeline's folder of it
 
 
 def load(model: str | os.PathLike | Any, processor: Any = None, *, space: str = "match", **kwargs) -> Embedder:
-    """An embedder of a model on the Hub or in a folder: UniBriVL, PE-AV (`facebook/pe-av-*`), CLIP, SigLIP.
+    """An embedder of a model on the Hub or in a folder: UniBriVL, CAV-MAE, CAVT-MAE, BrewCLIP, CLAP,
+    PE-AV (`facebook/pe-av-*`), CLIP, SigLIP.
 
     Args:
         model: name, folder, or a loaded model; a loaded one needs its `processor` too. "embedded" is the small model

@@ -99,7 +99,10 @@ PARTS: dict[str, tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = {
 REST = "heads and joints"
 
 # classes whose vectors of several kinds can be compared -> the kinds that need no part beside the model to be known
-JOINT = {"UniBriVLModel": (), "CAVTMAEModel": (), "BrewCLIPModel": (), "PeAudioVideoModel": ("audio", "image", "text")}
+JOINT = {
+    **{"UniBriVLModel": (), "CAVMAEModel": (), "CAVTMAEModel": (), "BrewCLIPModel": ()},
+    **{"PeAudioVideoModel": ("audio", "image", "text"), "ClapModel": ("audio", "text")},
+}
 KIND_OF_PART = {
     "feature_extractor": "audio",
     "image_processor": "image",
