@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
+import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,10 +16,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unibrivl.cli import VERBS
+import unibrivl
+from unibrivl.cli import VERBS, build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+HOW_TO = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 TARGETS = [
     "help",
     "demo",
@@ -38,10 +43,20 @@ def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+def fenced(text: str) -> list[tuple[str, str]]:
+    """The fenced blocks of a page in their order: the language, "" for none, and what is in them."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
 def blocks(text: str, language: str) -> list[str]:
     """The fenced blocks of a page in one language; "" takes the ones that name none."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [block for named, block in found if named == language]
+    return [block for named, block in fenced(text) if named == language]
+
+
+def commands(block: str) -> list[list[str]]:
+    """The lines of a block that call `unibrivl`, as words without that one; a backslash joins two lines."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("unibrivl ")]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +101,7 @@ def test_the_code_of_the_readme_runs(number, reader_folder):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
 def test_the_code_of_the_other_pages_runs(page, reader_folder):
     """All Python blocks of a page one after the other, as a reader would try them."""
     code = "\n".join(blocks(page.read_text(encoding="utf-8"), "python"))
@@ -95,6 +110,62 @@ def test_the_code_of_the_other_pages_runs(page, reader_folder):
     if code:
         done = subprocess.run([sys.executable, "-c", code], cwd=reader_folder, text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
+
+
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=lambda page: page.stem)
+def test_a_how_to_page_leads_to_what_it_says(page, reader_folder, tmp_path, monkeypatch, capsys):
+    """A page from its top to its end, as its reader would do it, in one namespace and one folder.
+
+    Python that opens with the name of a file is saved there, and imported by what follows; other Python runs; shell
+    lines that call `unibrivl` run; and a block of `text` is what the block before it prints, numbers to a cent.
+    """
+    text = page.read_text(encoding="utf-8")
+    if "unibrivl.pipelines" in text or "embedded" in text:
+        pytest.importorskip("diffusers", reason="diffusers is not installed")
+    if "embedded" in text:
+        try:
+            unibrivl.embedded()
+        except FileNotFoundError:
+            pytest.skip("the embedded model's weights are not in this checkout: make embedded VARIANT=open")
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+
+    for mapping in (CONFIG_MAPPING, MODEL_MAPPING):  # what a page teaches the Auto classes is forgotten after it
+        monkeypatch.setattr(mapping, "_extra_content", dict(mapping._extra_content))
+    shutil.copytree(reader_folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    printed, saved = "", []
+    try:
+        for language, block in fenced(text):
+            if language == "text":
+                assert NUMBER.sub("#", block).split() == NUMBER.sub("#", printed).split(), printed
+                wanted, found = ([float(one) for one in NUMBER.findall(told)] for told in (block, printed))
+                assert found == pytest.approx(wanted, abs=0.011), printed
+            elif language == "python" and (named := re.match(r"# (\w+)\.py\n", block)):
+                (tmp_path / f"{named[1]}.py").write_text(block, encoding="utf-8")
+                saved.append(named[1])
+                importlib.invalidate_caches()
+            elif language == "python":
+                exec(compile(block, str(page), "exec"), namespace)
+            elif language == "sh":
+                for words in commands(block):
+                    assert main(words) == 0, words
+            printed = capsys.readouterr().out
+    finally:
+        for name in saved:
+            sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_in_blocks_take_their_arguments(page):
+    """Whether or not it can be run here, a command of a document is one that the parser accepts."""
+    for language, block in fenced(page.read_text(encoding="utf-8")):
+        for words in commands(block) if language in ("", "sh") else ():
+            build_parser(words[0]).parse_args(words)
 
 
 def test_the_first_example_is_short():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -88,6 +89,30 @@ def test_every_benchmark_says_what_it_is(name):
     assert module.TITLE and module.PROTOCOL.rpartition("-v")[2].isdigit() and set(module.NEEDS) <= set(METHODS)
     with pytest.raises(ValueError, match="did you mean"):
         load_benchmark(name + "x")
+
+
+def test_a_module_of_an_outsiders_is_a_benchmark(esc50, tmp_path):
+    """A file of one's own is scored as those of the package are, under its own name, which may not be theirs."""
+    theirs = load_benchmark("esc50")
+    mine = types.ModuleType("somewhere.barks")
+    for part in ("TITLE", "PROTOCOL", "NEEDS", "load", "run"):
+        setattr(mine, part, getattr(theirs, part))
+    given = {"encoder": Ears(), "data": esc50, "out": tmp_path / "out", "command": "tried", "progress": False}
+    found, known = evaluate(mine, **given), evaluate("esc50", **given)
+    assert [one.benchmark for one in found] == ["barks", "barks"] and len(
+        list((tmp_path / "out/barks").iterdir())
+    ) == 2
+    assert (
+        [one.value for one in found]
+        == [one.value for one in known]
+        == [one.value for one in evaluate(theirs, **given)]
+    )
+    mine.__name__ = "somewhere.esc50"
+    with pytest.raises(ValueError, match="another name"):
+        evaluate(mine, **given)
+    del mine.NEEDS
+    with pytest.raises(ValueError, match="has NEEDS too"):
+        evaluate(mine, **given)
 
 
 def test_ten_folds_of_a_city(tmp_path):

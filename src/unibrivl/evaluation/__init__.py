@@ -5,8 +5,9 @@
 
 An encoder is what `unibrivl.load` gives, or any object with a `name` and some of `encode_audio(paths)`,
 `encode_text(texts)` and `encode_image(paths)`, each of which gives an array of one row a thing; see `encoders`. A
-benchmark is a module of `benchmarks` with `TITLE`, `PROTOCOL`, `NEEDS` and `run(vectors, listing, settings)`. Prompts
-are in `prompts`, what papers report in `reported`, both with a version.
+benchmark is a module with `TITLE`, `PROTOCOL`, `NEEDS`, `load(folder)` and `run(vectors, listing, settings)`: one of
+`benchmarks`, by its name, or one of your own. Prompts are in `prompts`, what papers report in `reported`, both with a
+version.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from unibrivl.data import Listing
@@ -18,6 +19,8 @@ from unibrivl.evaluation.prompts import PROMPTS, Prompts
 from unibrivl.evaluation.scores import Score, read_scores, write_scores
 from unibrivl.metrics import wilson
 from unibrivl.utils.state_of_code import version
+
+PARTS = ("TITLE", "PROTOCOL", "NEEDS", "load", "run")  # what a module has to have to be a benchmark
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Found:
 
 
 def evaluate(
-    benchmark: str,
+    benchmark: str | ModuleType,
     encoder: Any,
     data: str | os.PathLike,
     out: str | os.PathLike = "runs/eval",
@@ -101,18 +104,17 @@ def evaluate(
     """The scores of a benchmark, from `out` if the same encoder was scored on the same clips in the same way.
 
     Args:
-        benchmark: a name in `BENCHMARKS`.
+        benchmark: a name in `BENCHMARKS`, or a module of your own that has `PARTS`.
         encoder: see `encoders`.
         data: the data set's folder.
         out: vectors and scores are kept in it.
         command (*optional*): what the scores say was run; by default this process's own.
         restart (`bool`): score anew; vectors that are kept are used all the same.
     """
-    from unibrivl.evaluation import load_benchmark
-
-    module, settings = load_benchmark(benchmark), settings or Settings()
+    name, module = named(benchmark)
+    settings = settings or Settings()
     listing = limited(module.load(data), settings.limit)
-    folder = Path(out) / benchmark
+    folder = Path(out) / name
     vectors = Vectors(encoder, folder / "vectors", progress)
     vectors.check(module.NEEDS)
     path = folder / f"{slug(vectors.name)}-{key_of(module, vectors, listing, settings)}.json"
@@ -121,7 +123,7 @@ def evaluate(
     found, state = module.run(vectors, listing, settings), version()
     scores = [
         Score(
-            benchmark=benchmark,
+            benchmark=name,
             model=vectors.name,
             fingerprint=vectors.fingerprint or "none: nothing tells these weights from others",
             command=command or command_of(sys.argv),
@@ -137,6 +139,21 @@ def evaluate(
     ]
     write_scores(path, scores)
     return scores
+
+
+def named(benchmark: str | ModuleType) -> tuple[str, Any]:
+    """The name that stands beside a benchmark's scores, and its module; what is none is refused."""
+    from unibrivl.evaluation import BENCHMARKS, load_benchmark
+
+    if isinstance(benchmark, str):
+        return benchmark, load_benchmark(benchmark)
+    lacks = [part for part in ("__name__", *PARTS) if not hasattr(benchmark, part)]
+    if lacks:
+        raise ValueError(f"{benchmark!r} is no benchmark: a module that is one has {', '.join(lacks)} too")
+    name = benchmark.__name__.rpartition(".")[2]
+    if name in BENCHMARKS and load_benchmark(name) is not benchmark:
+        raise ValueError(f"{name!r} is a benchmark of this package: give the file of yours another name")
+    return name, benchmark
 
 
 def limited(listing: Listing, limit: int | None) -> Listing:
