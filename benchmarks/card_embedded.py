@@ -2,8 +2,8 @@
 
     python benchmarks/card_embedded.py --model runs/embedded/open/pipeline --out model_cards/embedded-open.md
 
-Numbers come from `results/embedded_VARIANT.json`, parameters and licences from the folder of the pipeline; words that
-need judgement stand here.
+Numbers come from `results/embedded_VARIANT.json` and `results/tables_VARIANT.json`, which `unibrivl tables --json`
+wrote, parameters and licences from the folder of the pipeline; words that need judgement stand here.
 """
 
 from __future__ import annotations
@@ -169,8 +169,49 @@ def words_section(told: dict[str, Any]) -> list[str]:
     return lines
 
 
+BASELINE = "mel-statistics"
+
+
+def scores_section(scores: list[dict[str, Any]]) -> list[str]:
+    """What `unibrivl eval` found on the packs, and beside it a baseline that has learned nothing."""
+    rows: dict[tuple[str, str], dict[bool, dict[str, Any]]] = {}
+    for one in scores:
+        rows.setdefault((one["benchmark"], one["metric"]), {})[one["model"] == BASELINE] = one
+    lines = [
+        "",
+        "### By this package's benchmarks",
+        "",
+        "`unibrivl eval BENCHMARK --model MODEL --data PACK`, on the packs' test parts. Beside it a baseline that has",
+        "learned nothing: mean and deviation of 64 log-mel bands. Classes that no part of this variant has met are",
+        "among `all`.",
+        "",
+        "| benchmark | metric | value (95 % interval) | chance | clips | baseline |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for (benchmark, metric), both in rows.items():
+        if False not in both:
+            continue
+        own, other = both[False], both.get(True)
+        chance = "" if own["chance"] is None else f"{own['chance']:.3f}"
+        lines.append(
+            f"| {benchmark} | {metric} | {told_value(own)} | {chance} | {own['n']} | "
+            f"{told_value(other) if other else ''} |"
+        )
+    return lines
+
+
+def told_value(one: dict[str, Any]) -> str:
+    interval = "" if one["low"] is None else f" ({one['low']:.3f} to {one['high']:.3f})"
+    return f"{one['value']:.3f}{interval}"
+
+
 def card(
-    model: Path, variant: str, found: dict[str, Any], picture: str | None, words: dict[str, Any] | None = None
+    model: Path,
+    variant: str,
+    found: dict[str, Any],
+    picture: str | None,
+    words: dict[str, Any] | None = None,
+    scores: list[dict[str, Any]] | None = None,
 ) -> str:
     licences = re.findall(r"^(.+) \((\d+) works\)$", (model / "LICENSE-WEIGHTS").read_text(encoding="utf-8"), re.M)
     sizes = [(name, what, sum(one.parameters for one in local_headers(model / name).values())) for name, what in PARTS
@@ -224,6 +265,7 @@ def card(
         f"on {found['machine']['cores']} cores of {found['machine']['cpu']}; importing {speed['import_s']} s before, "
         f"loading {speed['load_s']} s.",
         *(words_section(words) if words else []),
+        *(scores_section(scores) if scores else []),
         "",
         "## Limits",
         "",
@@ -237,8 +279,9 @@ def card(
     return "\n".join(lines)
 
 
-def results_of_words(variant: str) -> dict[str, Any] | None:
-    path = RESULTS / f"audio_token_{variant}.json"
+def results_of(name: str, variant: str) -> Any:
+    """What another script measured of this variant, or None."""
+    path = RESULTS / f"{name}_{variant}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -251,7 +294,15 @@ def main() -> int:
     args = parser.parse_args()
     found = json.loads((RESULTS / f"embedded_{args.variant}.json").read_text(encoding="utf-8"))
     args.out.write_text(
-        card(args.model, args.variant, found, args.picture, results_of_words(args.variant)), encoding="utf-8"
+        card(
+            args.model,
+            args.variant,
+            found,
+            args.picture,
+            results_of("audio_token", args.variant),
+            results_of("tables", args.variant),
+        ),
+        encoding="utf-8",
     )
     print(args.out)
     return 0

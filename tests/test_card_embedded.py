@@ -28,7 +28,14 @@ def test_the_card_is_rendered_from_the_results(variant):
     spec.loader.exec_module(module)
     found = json.loads((module.RESULTS / f"embedded_{variant}.json").read_text(encoding="utf-8"))
     written = (ROOT / "model_cards" / f"embedded-{variant}.md").read_text(encoding="utf-8")
-    assert written == module.card(SHIPPED, variant, found, PICTURE, module.results_of_words(variant))
+    assert written == module.card(
+        SHIPPED,
+        variant,
+        found,
+        PICTURE,
+        module.results_of("audio_token", variant),
+        module.results_of("tables", variant),
+    )
     assert f"| {found['sounds']['esc10_labels']['value']:.3f} (" in written
 
 
