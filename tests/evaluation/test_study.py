@@ -329,7 +329,8 @@ def test_the_command_builds_and_reports(table, tmp_path, capsys):
     tiny_study.answer_all(study, tiny_study.participant(0), lambda trial, one: "positive")
     assert main(["study", "report", str(study.folder), "--csv", str(tmp_path / "answers.csv")]) == 0
     assert capsys.readouterr().out == report(study.folder).markdown()
-    rows = list(csv.DictReader(open(tmp_path / "answers.csv", newline="")))
+    with open(tmp_path / "answers.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 7 and sum(row["check"] == "True" for row in rows) == 2
     assert {row["kind"] for row in rows} == {"positive"} and {row["choice"] for row in rows} <= {"left", "right"}
     assert all(row["choice"] == row["positive_side"] and row["study_id"] == study.study_id for row in rows)

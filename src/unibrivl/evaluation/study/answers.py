@@ -110,7 +110,7 @@ class AnswerFile:
         for answer in log.answers:
             if answer["study_id"] == study.study_id:
                 self.answered.setdefault(answer["participant"], set()).add(answer["trial_id"])
-        self.file = open(study.answers_path, "ab", buffering=0)
+        self.file = study.answers_path.open("ab", buffering=0)
         content = study.answers_path.read_bytes()
         self.torn = bool(content) and not content.endswith(b"\n")
 

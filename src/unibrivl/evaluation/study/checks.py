@@ -1,4 +1,4 @@
-"""Attention checks: a real photograph of what sounds against grey noise, which nobody mistakes who looks and listens."""
+"""Attention checks: a real photograph of what sounds against grey noise: whoever looks can tell them apart."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ async function listenTo(name) {
 
 function unlock(open) {
   for (const choice of Object.values(KEYS)) at(choice).disabled = !open;
-  at("hint").textContent = open ? "Choose a picture, or neither." : "The answers open when the sound has ended.";
+  at("hint").textContent = open ? "Choose a picture, or neither." : "Hear the sound to its end first.";
 }
 
 async function play() {
@@ -136,7 +136,7 @@ function ended() {
 async function choose(choice) {
   if (trial === null || sending) return;
   if (heardAt === null) {
-    tell("Play the sound to its end first.");
+    tell("Hear the sound to its end first.");
     return;
   }
   sending = true;

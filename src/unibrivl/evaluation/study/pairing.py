@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from unibrivl.evaluation.study.pairs import Pair
+
+Group = TypeVar("Group", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Duel:
     check: bool = False
 
 
-def grouped(pairs: Iterable[Pair], key: Any) -> dict[Hashable, list[Pair]]:
-    groups: dict[Hashable, list[Pair]] = defaultdict(list)
+def grouped(pairs: Iterable[Pair], key: Callable[[Pair], Group]) -> dict[Group, list[Pair]]:
+    groups: dict[Group, list[Pair]] = defaultdict(list)
     for pair in pairs:
         groups[key(pair)].append(pair)
     return groups
@@ -50,7 +52,7 @@ def by_class(pairs: list[Pair], rng: random.Random) -> list[Duel]:
     seen then says nothing about which of the two it is.
     """
     duels = []
-    for (system, test), rows in grouped(pairs, lambda pair: (pair.system, pair.test)).items():  # type: ignore[misc]
+    for (system, test), rows in grouped(pairs, lambda pair: (pair.system, pair.test)).items():
         classes = list(grouped(rows, lambda pair: pair.kind).values())
         if len(classes) < 2:
             raise ValueError(
@@ -62,10 +64,7 @@ def by_class(pairs: list[Pair], rng: random.Random) -> list[Duel]:
             rng.shuffle(rows_of_class)
         ordered = list(itertools.chain.from_iterable(classes))
         most = max(map(len, classes))
-        if 2 * most <= len(ordered):
-            others = ordered[most:] + ordered[:most]
-        else:
-            others = least_seen(ordered)
+        others = ordered[most:] + ordered[:most] if 2 * most <= len(ordered) else least_seen(ordered)
         duels += [
             Duel(one.sound, one.image, other.image, system, test, one.label, other.label)
             for one, other in zip(ordered, others, strict=True)

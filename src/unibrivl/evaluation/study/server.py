@@ -41,7 +41,7 @@ TYPES = {
     ".wav": "audio/wav",
 }
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -156,6 +156,7 @@ class StudyServer(ThreadingMixIn, TCPServer):
     """Not an `HTTPServer`, which asks the network for its own name."""
 
     daemon_threads = True
+    request_queue_size = 64  # a class of students presses at once
     allow_reuse_address = os.name == "posix"
 
     def __init__(self, study: Study, host: str, port: int) -> None:
@@ -186,8 +187,8 @@ class StudyServer(ThreadingMixIn, TCPServer):
 
     @property
     def address(self) -> str:
-        host, port = self.server_address[:2]
-        return f"http://[{host}]:{port}" if self.address_family == socket.AF_INET6 else f"http://{host}:{port}"
+        host, port = str(self.server_address[0]), self.server_address[1]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextmanager
