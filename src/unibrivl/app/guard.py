@@ -5,10 +5,11 @@ And what it tells the browser: nothing on the page may be loaded from, or sent t
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
+
+from unibrivl.utils.hosts import is_loopback, without_port
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -79,23 +80,6 @@ async def refuse(send: Send, status: int, words: bytes) -> None:
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(words)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": words})
-
-
-def without_port(host: str) -> str:
-    """The host of "localhost:7860" and of "[::1]:7860"."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens there."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 __all__ = ["Guard", "is_loopback"]

@@ -34,6 +34,7 @@ VERBS = {
     "push": "upload a model's folder to the Hub, private unless told otherwise",
     "replay": "make a picture again from the receipt inside it, and say what is different",
     "serve": "a web page on this machine: choose a sound, see what is heard and drawn",
+    "study": "ask people which of two pictures fits a sound, on a web page, and count what they say",
     "stylize": "a picture in the style of a sound, drawn anew or from one of yours",
     "tables": "all scores that eval left, beside what papers report",
     "transcribe": "what is said in each sound of a folder, written down once, in a run that goes on",
