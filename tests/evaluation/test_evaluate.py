@@ -19,7 +19,7 @@ from unibrivl.evaluation import (
     markdown,
     read_scores,
 )
-from unibrivl.evaluation.encoders import Vectors
+from unibrivl.evaluation.encoders import KINDS, WRITTEN, Vectors
 from unibrivl.evaluation.prompts import PROMPTS, Prompts
 from unibrivl.evaluation.reported import REPORTED
 
@@ -85,11 +85,7 @@ def test_missing_clips_are_named(esc50, tmp_path):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_says_what_it_is(name):
     module = load_benchmark(name)
-    assert (
-        module.TITLE
-        and module.PROTOCOL.rpartition("-v")[2].isdigit()
-        and set(module.NEEDS) <= {"audio", "image", "text"}
-    )
+    assert module.TITLE and module.PROTOCOL.rpartition("-v")[2].isdigit() and set(module.NEEDS) <= {*KINDS, *WRITTEN}
     with pytest.raises(ValueError, match="did you mean"):
         load_benchmark(name + "x")
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,19 +33,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from unibrivl.embedder import load
-    from unibrivl.evaluation import Settings, evaluate, markdown
+    from unibrivl.evaluation import Settings, evaluate, load_benchmark, markdown
     from unibrivl.evaluation.reported import REPORTED
 
     settings = Settings(args.prompts, args.limit, args.seed)
-    embedder = load(args.model)
-    embedder.matcher.model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    scores = evaluate(args.benchmark, Named(embedder, args.model), args.data, args.out, settings, restart=args.restart)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = encoder_for(args.model, load_benchmark(args.benchmark).NEEDS, device)
+    scores = evaluate(args.benchmark, encoder, args.data, args.out, settings, restart=args.restart)
     print(markdown(scores, REPORTED), end="")
     for one in scores[:1]:
         if one.missing:
             print(f"{len(one.missing)} clips are missing: {', '.join(one.missing[:5])}, ...", file=sys.stderr)
     return 0
+
+
+def encoder_for(model: str, needs: Sequence[str], device: str) -> Any:
+    """What a benchmark can ask: an embedder, or a model that writes captions or transcripts."""
+    from unibrivl.embedder import load
+    from unibrivl.embedder.writing import load_captioner, load_recogniser
+
+    if "captions" in needs:
+        return load_captioner(model, device)
+    if "transcripts" in needs:
+        return load_recogniser(model, device)
+    embedder = load(model)
+    embedder.matcher.model.to(device)
+    return Named(embedder, model)
 
 
 class Named:
