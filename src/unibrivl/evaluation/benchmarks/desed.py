@@ -97,12 +97,12 @@ def run(vectors: Vectors, listing: Listing, settings: Settings) -> list[Found]:
         )
     told = {"test": test[0].split, "train": len(train)}
     seen, heard = windows_of(vectors, train), windows_of(vectors, test)
-    right_WL, place_W = seen.right_WL, np.repeat(np.arange(len(train)), seen.counts)
+    right_WL = seen.right_WL
+    place_W: np.ndarray = np.repeat(np.arange(len(train)), seen.counts)
     valid_W = place_W % VALIDATION == 0
 
-    targets_WL = right_WL.astype(np.int64)
-    parts = (Examples(seen.vectors_WE[some], targets_WL[some]) for some in (~valid_W, valid_W))
-    fitted = MLPProbe(seed=settings.seed).fit(*parts, len(LABELS))
+    learns, stops = (Examples(seen.vectors_WE[some], right_WL[some].astype(int)) for some in (~valid_W, valid_W))
+    fitted = MLPProbe(seed=settings.seed).fit(learns, stops, len(LABELS))
     logits_WL, tuning_WL = fitted.scores(heard.vectors_WE), fitted.scores(seen.vectors_WE[valid_W])
     best_L = best_thresholds(tuning_WL, right_WL[valid_W])
     best_L = np.where(np.isfinite(best_L), best_L, 0.0)  # of labels that the tenth lacks: as without tuning
@@ -144,7 +144,7 @@ def as_files(windows: Sequence[Window]) -> Iterator[list[str]]:
         paths = []
         for place, one in enumerate(windows):
             sound = load_part(one.path, one.start_s, one.start_s + WINDOW_S)
-            samples_S = np.zeros(round(WINDOW_S * sound.rate_hz), np.float32)
+            samples_S: np.ndarray = np.zeros(round(WINDOW_S * sound.rate_hz), np.float32)
             kept = sound.samples[: len(samples_S)]
             samples_S[: len(kept)] = kept
             paths.append(str(Path(folder) / f"{place}.wav"))
@@ -170,7 +170,7 @@ def best_thresholds(scores_WL: np.ndarray, right_WL: np.ndarray) -> np.ndarray:
             continue
         order_W = np.argsort(-scores_W, kind="stable")
         sorted_W, hits_W = scores_W[order_W], np.cumsum(right_W[order_W])
-        ends_W = np.append(sorted_W[1:] < sorted_W[:-1], True)  # equal scores are heard together
+        ends_W: np.ndarray = np.append(sorted_W[1:] < sorted_W[:-1], True)  # equal scores are heard together
         f_W = 2 * hits_W / (np.arange(1, len(hits_W) + 1) + hits_W[-1])
         best = int(np.where(ends_W, f_W, -1).argmax())
         found[place] = sorted_W[best : best + 2].mean()
