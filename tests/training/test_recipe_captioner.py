@@ -20,7 +20,7 @@ from unibrivl.embedder.writing import load_captioner
 from unibrivl.modeling import SpeechLMFeatureExtractor, UniBriVLForAudioCaptioning, UniBriVLModel, UniBriVLProcessor
 from unibrivl.training.config import ConfigError, override
 from unibrivl.training.loop import train
-from unibrivl.training.objectives import CaptioningLoss
+from unibrivl.training.objectives import CaptioningLoss, captioning
 from unibrivl.training.recipes import captioner, load_recipe
 from unibrivl.training.sampler import Draw
 
@@ -106,6 +106,20 @@ def test_what_is_kept_is_what_the_model_hears(parts, folder):
             model(stretches=batch["stretches"], **live)
     with pytest.raises(ValueError, match="no labels"):
         CaptioningLoss(model)(model, {"stretches": batch["stretches"]})
+
+
+def test_two_processes_lose_what_one_does(parts, folder, monkeypatch):
+    """Captions of unlike length, one a process: each token counts the same, whoever holds it."""
+    built = captioner.build(configured(parts, folder))
+    built.prepare()
+    examples = [built.data[Draw(index, 0, 1)] for index in (0, 5)]
+    model = built.model.eval()
+    with torch.no_grad():
+        whole = built.objective(model, built.collate(examples))["words"]
+        monkeypatch.setattr(captioning, "num_processes", lambda: 2)
+        monkeypatch.setattr(captioning, "sum_over_processes", lambda count: torch.tensor(4 + 5))
+        halves = [built.objective(model, built.collate([one]))["words"] for one in examples]
+    assert torch.allclose(sum(halves) / 2, whole, atol=1e-6)
 
 
 def test_the_evaluation_split_is_never_looked_at(parts, folder):
