@@ -165,10 +165,18 @@ class UniBriVLForAudioCaptioning(UniBriVLPreTrainedModel, GenerationMixin):
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
         return self.decoder.resize_token_embeddings(*args, **kwargs)  # transformers would note the size elsewhere
 
-    def encode_prefix(self, input_values=None, attention_mask=None, **kwargs) -> torch.Tensor:
-        """The sounds as vectors (B, P, W) before the language model's first word."""
+    def hear(self, input_values=None, attention_mask=None, **kwargs) -> torch.Tensor:
+        """The sounds as means over stretches (B, P, E): of a frozen language tower they can be kept."""
         output = self.audio_model(input_values, attention_mask, return_dict=True, **kwargs)
-        return self.prefix(output.last_hidden_state, output.frame_mask).to(self.decoder.dtype)
+        return resample_frames(output.last_hidden_state, output.frame_mask, self.prefix.length)
+
+    def encode_prefix(self, input_values=None, attention_mask=None, stretches=None, **kwargs) -> torch.Tensor:
+        """The sounds, or what `hear` gave of them, as vectors (B, P, W) before the language model's first word."""
+        if stretches is None:
+            stretches = self.hear(input_values, attention_mask, **kwargs)
+        elif input_values is not None or kwargs.get("input_features") is not None:
+            raise ValueError("pass sounds, or stretches, which were heard before: one of the two")
+        return self.prefix(stretches.to(self.prefix.fc1.weight.dtype), None).to(self.decoder.dtype)
 
     @can_return_tuple
     def forward(
@@ -179,6 +187,7 @@ class UniBriVLForAudioCaptioning(UniBriVLPreTrainedModel, GenerationMixin):
         input_features: torch.Tensor | None = None,
         padding_mask: torch.Tensor | None = None,
         is_longer: torch.Tensor | None = None,
+        stretches: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutput:
         """
@@ -187,9 +196,15 @@ class UniBriVLForAudioCaptioning(UniBriVLPreTrainedModel, GenerationMixin):
             labels (`torch.LongTensor`, *optional*): (B, N), the captions' tokens with the end token, padded on the
                 right with -100. `logits` (B, N, V) are the predictions of these tokens; without labels (B, 1, V), of
                 the first word. `hidden_states` and `attentions` are the language model's.
+            stretches (`torch.FloatTensor`, *optional*): (B, P, E), what `hear` gave of sounds, in their place.
         """
         prefix_BPW = self.encode_prefix(
-            input_values, attention_mask, input_features=input_features, padding_mask=padding_mask, is_longer=is_longer
+            input_values,
+            attention_mask,
+            stretches,
+            input_features=input_features,
+            padding_mask=padding_mask,
+            is_longer=is_longer,
         )
         embeds = prefix_BPW
         if labels is not None:
@@ -216,12 +231,14 @@ class UniBriVLForAudioCaptioning(UniBriVLPreTrainedModel, GenerationMixin):
         padding_mask: torch.Tensor | None = None,
         is_longer: torch.Tensor | None = None,
         generation_config: GenerationConfig | None = None,
+        stretches: torch.Tensor | None = None,
         **kwargs,
     ):
         """Captions as token ids, (B, N).
 
         Args:
             input_values, attention_mask, input_features, padding_mask, is_longer: sounds; see `UniBriVLAudioModel`.
+            stretches (*optional*): what `hear` gave of them, in their place.
             generation_config, kwargs (*optional*): as of transformers' `generate`; what they leave open is as
                 `self.generation_config` says. Lengths count the caption's tokens, not the prefix.
         """
@@ -235,7 +252,12 @@ class UniBriVLForAudioCaptioning(UniBriVLPreTrainedModel, GenerationMixin):
         settings = copy.deepcopy(self.generation_config)
         others = settings.update(**wishes)
         prefix_BPW = self.encode_prefix(
-            input_values, attention_mask, input_features=input_features, padding_mask=padding_mask, is_longer=is_longer
+            input_values,
+            attention_mask,
+            stretches,
+            input_features=input_features,
+            padding_mask=padding_mask,
+            is_longer=is_longer,
         )
         seen = torch.ones(prefix_BPW.shape[:2], dtype=torch.long, device=prefix_BPW.device)
         return self.decoder.generate(

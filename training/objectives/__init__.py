@@ -10,6 +10,7 @@
 | sounds with their pictures, to begin with | `cavmae`: CAV-MAE's pre-training |
 | sounds with units, units with letters | `speechlm`: SpeechLM's own pre-training |
 | sounds with pictures, and a frozen Stable Diffusion | `latent_diffusion`: sounds become words of its prompts |
+| sounds with sentences | `captioning`: a language model goes on from what was heard |
 | sounds or pictures with classes | `supervised`: what the others are compared with |
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from unibrivl.training.objectives.base import Objective
 from unibrivl.training.objectives.brewclip import BrewCLIPLoss
+from unibrivl.training.objectives.captioning import CaptioningLoss
 from unibrivl.training.objectives.cavmae import CAVMAELoss
 from unibrivl.training.objectives.cavtmae import CAVTMAELoss
 from unibrivl.training.objectives.cx import CXLoss
@@ -29,6 +31,7 @@ from unibrivl.training.objectives.supervised import SupervisedLoss
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "brewclip": BrewCLIPLoss,
+    "captioning": CaptioningLoss,
     "cavmae": CAVMAELoss,
     "cavtmae": CAVTMAELoss,
     "cx": CXLoss,
@@ -46,6 +49,7 @@ __all__ = [
     "CAVMAELoss",
     "CAVTMAELoss",
     "CXLoss",
+    "CaptioningLoss",
     "DistillationLoss",
     "InBatchLoss",
     "LatentDiffusionLoss",

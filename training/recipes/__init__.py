@@ -16,6 +16,7 @@ RECIPES = {
     "speechlm": "SpeechLM is pre-trained on any folder of sounds, without labels",
     "pairs": "a folder of sounds and pictures: which belong together",
     "brewclip": "BrewCLIP, or SpeechCLIP: spoken captions find pictures, by what was said and by how it sounded",
+    "captioner": "a language model says in words what a frozen UniBriVL hears: captions, of Clotho or your own",
     "cavmae": "CAV-MAE's pre-training on pairs, from an image MAE or from nothing: hidden and rebuilt, and matched",
     "cavmae_classes": "CAV-MAE is told classes by sounds and their pictures, with its mixtures, masks and noise",
     "cavtmae": "AAI's CAVT-MAE on VGGSound: sounds meet the words of their labels and their pictures",

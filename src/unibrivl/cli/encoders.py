@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,27 +63,33 @@ def cut(config: Any) -> Iterator[None]:
         config.long_text = before
 
 
-def named_encoder(name: str, device: str | None = None, draws: bool = False) -> Any:
+def named_encoder(name: str, device: str | None = None, needs: Collection[str] = ()) -> Any:
     """What benchmarks take.
 
     Args:
         name (`str`): a folder, a name on the Hub, "embedded", or one of `BASELINES`.
         device (*optional*): by default a GPU where there is one.
-        draws (`bool`): pictures will be asked for: of a pipeline all of it is loaded.
+        needs: what will be asked of it, as benchmarks say it: "captions" and "transcripts" are of models that write;
+            for "generate" all of a pipeline is loaded.
     """
     import torch
 
     from unibrivl.embedded import embedded
     from unibrivl.embedder import load
+    from unibrivl.embedder.writing import load_captioner, load_recogniser
     from unibrivl.evaluation.baselines import BASELINES
 
     if name in BASELINES:
         return BASELINES[name]()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if "captions" in needs:
+        return load_captioner(name, device)
+    if "transcripts" in needs:
+        return load_recogniser(name, device)
     embedder = load(name)
     embedder.matcher.model.to(device)
     folder = embedded() if name == "embedded" else Path(name)
-    if draws and (folder / "model_index.json").is_file():
+    if "generate" in needs and (folder / "model_index.json").is_file():
         from unibrivl.pipelines import UniBriVLPipeline
 
         return Drawing(embedder, name, UniBriVLPipeline.from_pretrained(folder).to(device))

@@ -39,12 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from unibrivl.cli.encoders import named_encoder, named_judge
-    from unibrivl.evaluation import Settings, evaluate, markdown
+    from unibrivl.evaluation import Settings, evaluate, load_benchmark, markdown
     from unibrivl.evaluation.reported import REPORTED
 
     judge = named_judge(args.judge) if args.judge else None
     settings = Settings(args.prompts, args.limit, args.seed, args.repeats, judge)
-    encoder = named_encoder(args.model, args.device, draws=judge is not None)
+    needs = {*load_benchmark(args.benchmark).NEEDS, *(() if judge is None else ("generate",))}
+    encoder = named_encoder(args.model, args.device, needs)
     scores = evaluate(args.benchmark, encoder, args.data, args.out, settings, restart=args.restart)
     print(markdown(scores, REPORTED), end="")
     for one in scores[:1]:

@@ -4,10 +4,10 @@
     scores = evaluate("esc50", encoder, data="ESC-50-master", out="runs/eval")
 
 An encoder is what `unibrivl.load` gives, or any object with a `name` and some of `encode_audio(paths)`,
-`encode_text(texts)` and `encode_image(paths)`, each of which gives an array of one row a thing; see `encoders`. A
-benchmark is a module with `TITLE`, `PROTOCOL`, `NEEDS`, `load(folder)` and `run(vectors, listing, settings)`: one of
-`benchmarks`, by its name, or one of your own. Prompts are in `prompts`, what papers report in `reported`, both with a
-version.
+`encode_text(texts)` and `encode_image(paths)`, each of which gives an array of one row a thing; or `caption(paths)` or
+`transcribe(paths)`, which give a text for each; see `encoders`. A benchmark is a module with `TITLE`, `PROTOCOL`,
+`NEEDS`, `load(folder)` and `run(vectors, listing, settings)`: one of `benchmarks`, by its name, or one of your own.
+Prompts are in `prompts`, what papers report in `reported`, both with a version.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ BENCHMARKS = {
     "robustness": "how far vectors of any folder of sounds move by noise, a room, loudness and sampling rate",
     "flickr8k": "Flickr8k Audio: spoken captions and pictures of the test split, both ways",
     "spoken_coco": "SpokenCOCO on the Karpathy split: spoken captions and pictures, both ways",
+    "desed": "DESED: which domestic sounds are heard when, by a probe and by label text, segments and events",
+    "clotho": "Clotho: captions of the evaluation split, for models that caption",
+    "speech_words": "word error rate on any folder of speech with its words, for models that transcribe",
     "localized_narratives": "Localized Narratives of COCO: long spoken descriptions and pictures, both ways",
 }
 

@@ -78,6 +78,24 @@ REPORTED: dict[tuple[str, str], tuple[Figure, ...]] = {
     ),
     ("vegas", "FID"): (Figure("Sound2Video", 34.68, "UniBriVL"), Figure("UniBriVL", 31.48, "UniBriVL")),
     ("vegas", "IS"): (Figure("Sound2Video", 4.01, "UniBriVL"), Figure("UniBriVL", 5.42, "UniBriVL")),
+    ("desed", "probe_segment_macro_f_zero_score"): (  # F1 by sed_eval: which of its means is not said
+        Figure("OpenL3", 0.117, "UniBriVL"),
+        Figure("Wav2CLIP", 0.3955, "UniBriVL"),
+        Figure("UniBriVL", 0.4111, "UniBriVL"),
+    ),
+    **{
+        ("clotho", metric): tuple(
+            Figure(system, value, "UniBriVL")
+            for system, value in zip(("its baseline", "Wav2CLIP", "UniBriVL"), row, strict=True)
+        )
+        for metric, row in {
+            "bleu1": (0.389, 0.393, 0.434),
+            "bleu4": (0.015, 0.054, 0.107),
+            "meteor": (0.084, 0.104, 0.115),
+            "rouge_l": (0.262, 0.271, 0.268),
+            "cider": (0.074, 0.1, 0.126),
+        }.items()
+    },
     ("flickr8k", "audio_to_image_R@1"): (
         Figure("FaST-VGS (CTF)", 0.293, "its paper, as SpeechCLIP's lists it"),
         Figure("MILAN", 0.332, "arXiv 2104.01894"),
