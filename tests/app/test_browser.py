@@ -1,13 +1,9 @@
-"""The page in a real browser: headless Chromium by Playwright; skipped where either is missing.
-
-`pip install playwright` brings no browser. A Chromium of the system is taken where there is one, or Playwright's own.
-"""
+"""The page in a real browser: headless Chromium by Playwright; skipped where either is missing."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 
 import pytest
 
@@ -15,24 +11,18 @@ pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("gradio", reason="gradio is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
+import real_browser
 import tiny_audio_token
 import tiny_page
 from playwright import sync_api
 
 WAIT_MS = 60_000
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        path = next(filter(None, map(shutil.which, BROWSERS)), playwright.chromium.executable_path)
-        if not os.path.exists(path):
-            pytest.skip("no Chromium: neither on the PATH nor by `playwright install chromium`")
-        # as root Chromium starts without its sandbox only
-        options = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        with playwright.chromium.launch(executable_path=path, args=options) as browser:
-            yield browser
+    with real_browser.opened() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -1,39 +1,28 @@
-"""The study's page in a real browser: headless Chromium by Playwright; skipped where either is missing.
-
-`pip install playwright` brings no browser. A Chromium of the system is taken where there is one, or Playwright's own.
-"""
+"""The study's page in a real browser: headless Chromium by Playwright; skipped where either is missing."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
+import real_browser
 import tiny_study
 from playwright import sync_api
 
 from unibrivl.evaluation.study import build, report, served
 
 WAIT_MS = 30_000
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHOICES = ("left", "right", "neither")
 
 
 @pytest.fixture(scope="module")
 def browser():
     sync_api.expect.set_options(timeout=WAIT_MS)
-    with sync_api.sync_playwright() as playwright:
-        path = next(filter(None, map(shutil.which, BROWSERS)), playwright.chromium.executable_path)
-        if not os.path.exists(path):
-            pytest.skip("no Chromium: neither on the PATH nor by `playwright install chromium`")
-        # as root Chromium starts without its sandbox only
-        options = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        with playwright.chromium.launch(executable_path=path, args=options) as browser:
-            yield browser
+    with real_browser.opened() as browser:
+        yield browser
 
 
 @pytest.fixture
