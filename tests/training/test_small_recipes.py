@@ -197,3 +197,25 @@ def test_latents_are_computed_once_for_a_run(packs, tmp_path, monkeypatch):
         next(vae.parameters()).add_(0.1)
     assert not torch.equal(recipe.Latents.of(items, vae, settings, tmp_path).latents_NWChw, first)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_generator_may_begin_at_another_of_its_shape(tmp_path):
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    from unibrivl.training.config import ConfigError
+    from unibrivl.training.recipes.small_generator import begin_at
+
+    def unet(width, seed):
+        torch.manual_seed(seed)
+        return diffusers.UNet2DConditionModel(
+            sample_size=4, in_channels=2, out_channels=2, block_out_channels=(width,), layers_per_block=1,
+            down_block_types=["DownBlock2D"], up_block_types=["UpBlock2D"], mid_block_type=None, norm_num_groups=4,
+            cross_attention_dim=8,
+        )  # fmt: skip
+
+    first, second = unet(8, 0), unet(8, 1)
+    first.half().save_pretrained(tmp_path)
+    begin_at(second, str(tmp_path))
+    for name, weight in second.state_dict().items():
+        assert weight.dtype == torch.float32 and torch.equal(weight, first.state_dict()[name].float())
+    with pytest.raises(ConfigError, match="another shape"):
+        begin_at(unet(16, 0), str(tmp_path))

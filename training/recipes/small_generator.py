@@ -69,6 +69,7 @@ class SmallGeneratorModel:
         layers (`int`): residual blocks at each.
         time (`int`): width of what the blocks are told about the timestep.
         latents, words: folders of the autoencoder and of the text encoder.
+        start: folder of a UNet to begin at, such as another variant's; from nothing if empty.
     """
 
     channels: tuple[int, ...] = (128, 224)
@@ -77,6 +78,7 @@ class SmallGeneratorModel:
     heads: int = 4
     latents: str = "runs/small_latents/model"
     words: str = "runs/small_words/model"
+    start: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ def build(config: RunConfig) -> Parts:
         cross_attention_dim=words.width,
         attention_head_dim=size.heads,  # by its old name: it is how many there are
     ).to(memory_format=torch.channels_last)
+    if size.start:
+        begin_at(model, size.start)
     if not torch.accelerator.is_available():
         # on a CPU torch's fused attention takes a third of such a step in bfloat16
         model.set_attn_processor(AttnProcessor())
@@ -186,6 +190,23 @@ def build(config: RunConfig) -> Parts:
         licences=licences_of(learned.items),
     )
     return Parts(model, objective, learned, collate, evaluate, DDIMScheduler(**SCHEDULER), about)
+
+
+def begin_at(model: UNet2DConditionModel, folder: str) -> None:
+    """The weights of a UNet of the same shape, in the place of random ones."""
+    weights = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32).state_dict()
+    own = model.state_dict()
+    unlike = sorted(name for name in {*own, *weights} if shape(own, name) != shape(weights, name))
+    if unlike:
+        raise ConfigError(
+            f"the UNet in {folder} is of another shape ({unlike[0]}, ...): give channels, layers and time as it has "
+            "them, or leave model.start out"
+        )
+    model.load_state_dict(weights)
+
+
+def shape(weights: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
 
 
 class Words:
