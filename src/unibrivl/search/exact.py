@@ -201,11 +201,13 @@ class ExactEngine:
         number = int(np.searchsorted(self.firsts, row, side="right")) - 1
         return self.segments[number].id_of(row - self.firsts[number])
 
-    def items(self) -> Iterator[tuple[list[str], np.ndarray]]:
-        """All there is, in blocks of ids and vectors (B, E), float32."""
+    def items(self, since: str = "") -> Iterator[tuple[list[str], np.ndarray]]:
+        """All there is, or what came after a stamp, in blocks of ids and vectors (B, E), float32."""
         self.flush()
         most = max(1, BLOCK_NUMBERS // self.width)
-        for segment, live in zip(self.segments, self.lives, strict=True):
+        generation, _, count = since.partition("-")
+        skipped = int(count) if generation == str(self.generation) else 0
+        for segment, live in list(zip(self.segments, self.lives, strict=True))[skipped:]:
             rows, ids = np.flatnonzero(live), segment.ids()
             for begin in range(0, len(rows), most):
                 some = rows[begin : begin + most]
