@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,7 @@ def drawn_sound(path: str, begin_s: float | None, end_s: float | None, width: in
     from unibrivl.audio.part import load_part
 
     begin_s = begin_s or 0.0
-    sound = load_part(path, begin_s, MOST_S if end_s is None else end_s - begin_s)
+    sound = load_part(path, begin_s, min(end_s or math.inf, begin_s + MOST_S))
     drawing: Any = card(width, height)
     loudest = max(float(abs(sound.samples).max(initial=0.0)), 1e-9)
     row = Row(sound.samples, sound.rate_hz, "", begin_s, [], [])

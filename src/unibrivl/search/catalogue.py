@@ -43,6 +43,7 @@ create table if not exists untold (id text primary key) without rowid;
 create temp table if not exists seen (number integer primary key);
 """
 COLUMNS = "number, path, kind, size_bytes, mtime_ns, content, windows"
+SYNCHRONOUS = "full"  # a change is on the disk before it counts
 MOST_NAMED = 500  # values in one statement
 
 
@@ -83,7 +84,7 @@ class Catalogue:
         where = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         try:
             self.sql = sqlite3.connect(where, uri=True, timeout=60, isolation_level=None)
-            self.sql.execute("pragma synchronous = full")
+            self.sql.execute(f"pragma synchronous = {SYNCHRONOUS}")
             if not read_only:
                 self.sql.executescript(TABLES)
             self.count()

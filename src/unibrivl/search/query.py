@@ -28,6 +28,8 @@ class Part:
     weight: float = 1.0
 
     def vector(self, kind: str) -> np.ndarray:
+        if kind == "text" and kind not in self.vectors:  # of whichever side: no model has texts for texts
+            return next(iter(self.vectors.values()))
         if kind not in self.vectors and "" not in self.vectors:
             made = " and ".join(sorted(self.vectors))
             raise ValueError(f"{self.name} was encoded for comparison with {made} and not with {kind}")
