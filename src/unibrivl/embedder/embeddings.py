@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+
+from unibrivl.utils.files import written_whole
 
 KINDS = ("audio", "image", "text")
 
@@ -174,16 +175,3 @@ class Embeddings:
                 )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no embeddings of ours, or is damaged: {error}") from error
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A place beside `path` to write to, which becomes `path` when all is written, and is removed when that fails."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        yield partial
-        with open(partial, "r+b") as file:  # on the disk before it takes the place of what was there
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -7,10 +7,8 @@ which files, of what size and time, are in it: so there is no list that could di
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 from unibrivl.embedder import vector_file
 from unibrivl.embedder.inputs import Input
 from unibrivl.embedder.vector_file import Held, Key
+from unibrivl.utils.files import locked
 
 PART_S = 10.0  # a part is written once this has passed since the last, so that kill -9 costs seconds
 RESTARTED = "restarted"  # a file in the folder: the output that is there will be replaced, not extended
@@ -141,26 +140,6 @@ class Parts:
             return "stopped before anything was embedded"
         again = "the same command without --restart" if self.restart else "the same command"
         return f"stopped; what is embedded is kept in {self.folder}, and {again} goes on from there"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time; the lock goes with the process, however that ends."""
-    with open(folder / "lock", "w") as file:
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise ValueError(
-                f"another process is writing into {folder}: wait for it, or choose another --out"
-            ) from error
-        yield
 
 
 def check_same(there: dict[str, Any], now: dict[str, Any], where: Path) -> None:

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from unibrivl.embedder.embeddings import Embeddings, written_whole
+from unibrivl.embedder.embeddings import Embeddings
 from unibrivl.utils import require
+from unibrivl.utils.files import written_whole
 
 FORMAT = 1  # of the metadata and columns: a change that breaks a reader raises it
 BLOCK_ROWS = 4096  # in a row group: 16 MB at 1024 numbers
