@@ -26,6 +26,7 @@ VERBS = {
     "embed": "sounds, pictures and texts as vectors in one parquet file, in a run that may be stopped and goes on",
     "embedded": "make this package's own small model from nothing, in stages that go on where they were broken off",
     "eval": "a row of the papers' tables, made again: a benchmark on a model",
+    "explain": "which seconds of a sound and which regions of a picture made their score, drawn",
     "generate": "a picture for each sound, with a receipt for how it was chosen and a contact sheet",
     "info": "what a model is made of: sizes, towers, licences, and the fingerprint of its vectors",
     "lexicon": "build the phone tokenizer from a pronunciation dictionary",
