@@ -18,6 +18,7 @@ from collections.abc import Sequence
 VERBS = {
     "adapt": "learn the word of one sound from a few pictures, as a file that plain diffusers loads",
     "calibrate": "how sure a model may be, and when none of the labels fits, from sounds with labels",
+    "caption": "a sentence for each sound, by a captioning head and its language model",
     "card": "print the model card of a saved model, rendered from the files beside it",
     "convert": "turn an original checkpoint into a safetensors folder that from_pretrained loads",
     "demo": "a handful of sounds, or yours, to pictures on one page, by the model of this package",
