@@ -16,7 +16,9 @@ _LAZY = {
     "Waveform": "unibrivl.audio",
     "Embedder": "unibrivl.embedder",
     "Embeddings": "unibrivl.embedder",
+    "Evidence": "unibrivl.embedder",
     "embedded": "unibrivl.embedded",
+    "explain": "unibrivl.embedder",
     "load": "unibrivl.embedder",
     "load_audio": "unibrivl.audio",
     "read_blocks": "unibrivl.audio",
@@ -78,7 +80,7 @@ __all__ = ["__version__", *_LAZY]  # noqa: PLE0604  (names are resolved by __get
 if TYPE_CHECKING:
     from unibrivl.audio import Waveform, load_audio, read_blocks, split_windows
     from unibrivl.embedded import embedded
-    from unibrivl.embedder import Embedder, Embeddings, load
+    from unibrivl.embedder import Embedder, Embeddings, Evidence, explain, load
     from unibrivl.modeling import (
         AudioCue,
         AudioTokenAdapter,

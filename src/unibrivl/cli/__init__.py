@@ -18,6 +18,7 @@ from collections.abc import Sequence
 VERBS = {
     "adapt": "learn the word of one sound from a few pictures, as a file that plain diffusers loads",
     "calibrate": "how sure a model may be, and when none of the labels fits, from sounds with labels",
+    "caption": "a sentence for each sound, by a captioning head and its language model",
     "card": "print the model card of a saved model, rendered from the files beside it",
     "convert": "turn an original checkpoint into a safetensors folder that from_pretrained loads",
     "demo": "a handful of sounds, or yours, to pictures on one page, by the model of this package",
@@ -26,6 +27,7 @@ VERBS = {
     "embed": "sounds, pictures and texts as vectors in one parquet file, in a run that may be stopped and goes on",
     "embedded": "make this package's own small model from nothing, in stages that go on where they were broken off",
     "eval": "a row of the papers' tables, made again: a benchmark on a model",
+    "explain": "which seconds of a sound and which regions of a picture made their score, drawn",
     "generate": "a picture for each sound, with a receipt for how it was chosen and a contact sheet",
     "index": "sounds and pictures into an index to search, in a run that may be stopped and goes on",
     "info": "what a model is made of: sizes, towers, licences, and the fingerprint of its vectors",

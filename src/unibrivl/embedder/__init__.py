@@ -4,6 +4,7 @@ from unibrivl.embedder.bulk import BulkReport, embed_files
 from unibrivl.embedder.calibration import Calibration, calibrate
 from unibrivl.embedder.embedder import NONE_OF_THESE, Embedder
 from unibrivl.embedder.embeddings import Embeddings, Failure, FingerprintMismatch
+from unibrivl.embedder.evidence import Evidence, explain
 from unibrivl.embedder.explained import Explained
 from unibrivl.embedder.loading import load
 from unibrivl.embedder.transcribe import TranscribeReport, transcribe_files
@@ -15,12 +16,14 @@ __all__ = [
     "Calibration",
     "Embedder",
     "Embeddings",
+    "Evidence",
     "Explained",
     "Failure",
     "FingerprintMismatch",
     "TranscribeReport",
     "calibrate",
     "embed_files",
+    "explain",
     "load",
     "read_vectors",
     "transcribe_files",

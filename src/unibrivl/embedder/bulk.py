@@ -20,7 +20,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from unibrivl.embedder import sounds, vector_file
-from unibrivl.embedder.embedder import Embedder, mean_vector
+from unibrivl.embedder.embedder import Embedder
 from unibrivl.embedder.embeddings import Failure
 from unibrivl.embedder.inputs import Input, find_inputs
 from unibrivl.embedder.parts import Parts, beside
@@ -208,7 +208,7 @@ class Run:
                 if self.windows:
                     self.parts.add(chunk[index], [(piece.begin_s, piece.end_s, vector) for piece, vector in found])
                 else:
-                    self.parts.add(chunk[index], [(np.nan, np.nan, mean_vector(found))])
+                    self.parts.add(chunk[index], [(np.nan, np.nan, sounds.mean_vector(found))])
         self.parts.flush_if_due()
 
     def embed_images(self, wanted: Sequence[Input], errors: Any, bar: Any) -> None:

@@ -23,6 +23,7 @@ from unibrivl.data.pictures import open_picture
 from unibrivl.embedder import sounds
 from unibrivl.embedder.calibration import Calibration
 from unibrivl.embedder.embeddings import Embeddings, Failure
+from unibrivl.embedder.evidence import REGIONS, Evidence, find_evidence
 from unibrivl.embedder.explained import Explained, explain
 from unibrivl.hub.fingerprint import fingerprint
 
@@ -140,7 +141,7 @@ class Embedder:
                 times += [(piece.begin_s, piece.end_s) for piece, _ in found]
                 ids += [names[index]] * len(found)
             else:
-                vectors.append(mean_vector(found))
+                vectors.append(sounds.mean_vector(found))
                 ids.append(names[index])
         return self._embeddings(vectors, ids, "audio", tuple(times) if timestamps else None,
                                 tuple(failures[index] for index in sorted(failures)))  # fmt: skip
@@ -285,6 +286,37 @@ class Embedder:
             for one in found
         ]
 
+    def evidence(
+        self,
+        audio: Any,
+        image: Any = None,
+        *,
+        text: str | None = None,
+        stretch_s: float | None = None,
+        regions: int = REGIONS,
+        fill: str = "quietest",
+        progress: bool | None = None,
+        **load_options,
+    ) -> Evidence:
+        """Which seconds of a sound, and which regions of a picture, made their score: what hiding each of them costs.
+
+        Args:
+            audio: one sound, whatever `load_audio` takes.
+            image: one picture, whatever `encode_image` takes.
+            text (`str`, *optional*): in the picture's place; then only seconds are told.
+            stretch_s (`float`, *optional*): seconds that are hidden at a time; stretches overlap by half. By default
+                half a second, less in short sounds, more in long ones.
+            regions (`int`): along each side of the picture; they overlap by half, so 7 are of a quarter each.
+            fill (`str`): what a hidden stretch becomes: `"quietest"`, the sound's own quietest stretch, or
+                `"silence"`.
+            progress (`bool`, *optional*): a bar; by default for more than one batch, on a terminal.
+            load_options: for `load_audio`.
+        """
+        return find_evidence(
+            self, audio, image, text=text, stretch_s=stretch_s, regions=regions, fill=fill, progress=progress,
+            **load_options,
+        )  # fmt: skip
+
     def _run(self, encode, things, **kwargs) -> np.ndarray:
         if self.matcher.model.training:
             raise RuntimeError("the model is in training mode, where dropout moves every vector: call model.eval()")
@@ -319,15 +351,6 @@ def checked_window(matcher, window_s: float | None) -> float:
 def check_on_error(on_error: str) -> None:
     if on_error not in ("raise", "collect"):
         raise ValueError(f"on_error must be 'raise' or 'collect', got {on_error!r}")
-
-
-def mean_vector(found: list[tuple[sounds.Piece, np.ndarray]]) -> np.ndarray:
-    """Of one sound: its windows' vectors, weighted by how long each is; a single window's own, untouched."""
-    if len(found) == 1:
-        return found[0][1]
-    seconds = np.array([piece.end_s - piece.begin_s for piece, _ in found])
-    mean = (np.stack([vector for _, vector in found]).astype(np.float64) * seconds[:, None]).sum(0)
-    return (mean / np.linalg.norm(mean)).astype(np.float32)
 
 
 def as_list(sources: Any, single: tuple[type, ...]) -> list:

@@ -199,3 +199,12 @@ def ahead(
         for following in [*chunks[1:], []]:
             now, coming = coming, [pool.submit(attempt, index) for index in following]
             yield [future.result() for future in now]
+
+
+def mean_vector(found: list[tuple[Piece, np.ndarray]]) -> np.ndarray:
+    """Of one sound: its windows' vectors, weighted by how long each is; a single window's own, untouched."""
+    if len(found) == 1:
+        return found[0][1]
+    seconds = np.array([piece.end_s - piece.begin_s for piece, _ in found])
+    mean = (np.stack([vector for _, vector in found]).astype(np.float64) * seconds[:, None]).sum(0)
+    return (mean / np.linalg.norm(mean)).astype(np.float32)
