@@ -68,6 +68,7 @@ def ray(monkeypatch):
     monkeypatch.setattr(bulk_ray, "TASK_FILES", 3)
     monkeypatch.setattr(parts_file, "PART_S", 0.0)
     places = [str(Path(ray_embedders.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # beside other tests a nice worker gets nowhere
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
     yield ray
     assert not ray.is_initialized()
