@@ -224,7 +224,7 @@ def modules_of_extras(root: Path) -> dict[str, set[str]]:
     renamed = {"faiss-cpu": "faiss", "scikit-learn": "sklearn"}
     brings = {}
     for extra, lines in extras.items():
-        names = re.findall(r"(?m)^([A-Za-z0-9_-]+)(?![\w\[-])", lines)
+        names = re.findall(r"(?m)^(?!unibrivl\[)([A-Za-z0-9_-]+)", lines)
         brings[extra] = {renamed.get(name, name.replace("-", "_")) for name in names}
     return brings
 

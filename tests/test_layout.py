@@ -56,6 +56,7 @@ BROKEN: dict[str, list[dict[str, str]]] = {
         {"setup.cfg": EXTRAS, "src/unibrivl/audio/io.py": "import av"},
         {"setup.cfg": EXTRAS, "src/unibrivl/audio/io.py": "def f():\n    from av.audio import frame"},
         {"setup.cfg": EXTRAS, "src/unibrivl/audio/io.py": "av = require('av', 'diffusion', 'reading m4a')"},
+        {"setup.cfg": f"{EXTRAS}web =\n    some-server[fast]>=1\n", "src/unibrivl/app/x.py": "import some_server"},
         {
             "setup.cfg": EXTRAS,
             "src/unibrivl/audio/io.py": "from .film import x",

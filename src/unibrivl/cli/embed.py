@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="things in a forward pass (default: 16)")
     parser.add_argument("--workers", type=int, metavar="N", help="threads that decode ahead (default: 2)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="who embeds: this process (default), or the processes of Ray, one for a GPU or a core; either goes on "
+        "where the other was stopped",
+    )
+    parser.add_argument("--actors", type=int, metavar="N", help="processes of --engine ray (default: GPUs, or cores)")
     parser.add_argument("--restart", action="store_true", help="embed everything anew, whatever is there")
     parser.add_argument("--quiet", action="store_true", help="no bar and no summary; errors are still told")
 
@@ -68,20 +77,32 @@ def embed(args: argparse.Namespace) -> int:
 
     from unibrivl.embedder.bulk import Stopped, check_out, embed_files
 
+    if args.actors is not None and args.engine != "ray":
+        raise ValueError("--actors goes with --engine ray: pass both, or leave it out")
     out = check_out(args.out)
-    embedder = load_embedder(args)
+    device = find_device(args.device)
+    make = partial(load_embedder, args.model, settings_of(args))
     try:
-        report = embed_files(
-            embedder,
-            paths,
-            out,
-            texts=texts,
-            kind=args.kind,
-            root=args.root,
-            windows=args.windows,
-            restart=args.restart,
-            progress=False if args.quiet else None,
-        )
+        with contextlib.ExitStack() as stack:
+            crew = None
+            if args.engine == "ray":
+                from unibrivl.embedder.bulk_ray import RayCrew
+
+                gpus = device.startswith("cuda")  # a worker sees its own alone, whatever its number
+                crew = RayCrew(partial(make, "cuda" if gpus else device), args.actors, gpus=gpus)
+                stack.enter_context(crew)
+            report = embed_files(
+                make(device if crew is None else "cpu"),  # beside workers it says what is there, and embeds nothing
+                paths,
+                out,
+                texts=texts,
+                kind=args.kind,
+                root=args.root,
+                windows=args.windows,
+                restart=args.restart,
+                progress=False if args.quiet else None,
+                crew=crew,
+            )
     except Stopped as stopped:
         print(f"unibrivl embed: {stopped}", file=sys.stderr)
         return 130
@@ -117,20 +138,37 @@ def read_texts(path: Path | None) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def load_embedder(args: argparse.Namespace) -> Any:
+def find_device(wanted: str | None) -> str:
+    """The device, tried out."""
     import torch
+
+    device = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {wanted} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """For `load`: what the command line says, and nothing of what it leaves open."""
+    given = {name: getattr(args, name) for name in ("window_s", "batch_size", "workers", "revision")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def asked_embedder(args: argparse.Namespace) -> Any:
+    """The embedder that the command line asks for, where it asks for it."""
+    return load_embedder(args.model, settings_of(args), find_device(args.device))
+
+
+def load_embedder(model: str, given: dict[str, Any], device: str) -> Any:
+    """Here, and in each worker."""
     from transformers.utils import logging
 
     from unibrivl.embedder import load
 
     logging.disable_progress_bar()  # of loading: one bar is enough
-    try:
-        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {args.device} cannot be used here: {str(error).splitlines()[0]}") from error
-    given = {name: getattr(args, name) for name in ("window_s", "batch_size", "workers", "revision")}
-    embedder = load(args.model, **{name: value for name, value in given.items() if value is not None})
+    embedder = load(model, **given)
     embedder.matcher.model.to(device)
     return embedder
 

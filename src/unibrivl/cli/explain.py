@@ -39,14 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from PIL import Image
 
-    from unibrivl.cli.embed import load_embedder
+    from unibrivl.cli.embed import asked_embedder
 
     if (args.image is None) == (args.text is None):
         raise ValueError("name a picture, or a text with --text, and not both")
     if args.out.suffix.lower() not in Image.registered_extensions():
         raise ValueError(f"{args.out} has no suffix of a picture: name it why.png")
     args.window_s = args.workers = None
-    embedder = load_embedder(args)
+    embedder = asked_embedder(args)
     found = embedder.evidence(
         args.audio, args.image, text=args.text, stretch_s=args.stretch_s, regions=args.regions, fill=args.fill,
         progress=False if args.quiet else None,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unibrivl.cli.embed import MOST_SHOWN, load_embedder, read_paths, stopped_by_sigterm
+from unibrivl.cli.embed import MOST_SHOWN, asked_embedder, read_paths, stopped_by_sigterm
 
 if TYPE_CHECKING:
     from unibrivl.search import Index
@@ -73,7 +73,7 @@ def index(args: argparse.Namespace) -> int:
     there = read_about(out) if (out / ABOUT).exists() else None
     take_settings(args, None if args.restart else there)
     inputs = find_inputs(paths, kind=args.kind)
-    embedder = load_embedder(args)
+    embedder = asked_embedder(args)
     check_inputs(embedder, inputs)
     if there is not None and args.restart:
         remove(out)

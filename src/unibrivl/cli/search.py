@@ -90,7 +90,7 @@ def load_embedder(args: argparse.Namespace, about: dict[str, Any]) -> Any:
     )
     if not told.model:
         raise ValueError(f"{args.index} does not say which model it is of: name it with --model")
-    return embed.load_embedder(told)
+    return embed.asked_embedder(told)
 
 
 def table(hits: Sequence[Hit], query: Query) -> Iterator[str]:

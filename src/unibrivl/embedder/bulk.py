@@ -71,6 +71,7 @@ def embed_files(
     windows: bool = False,
     restart: bool = False,
     progress: bool | None = None,
+    crew: Any = None,
 ) -> BulkReport:
     """Embed files, folders and texts into `out`, a parquet file that `read_vectors` reads.
 
@@ -83,12 +84,14 @@ def embed_files(
         windows (`bool`): a row for every window, with its begin and end, instead of one for every sound.
         restart (`bool`): embed everything anew; an older `out` stays until the new one is whole.
         progress (`bool`, *optional*): a bar; by default on a terminal.
+        crew (`RayCrew`, *optional*): who embeds, where it is not this process alone; see `bulk_ray`. What one began
+            the other can finish.
     """
     out = check_out(out)
     inputs = find_inputs(paths, texts, kind=kind, root=root)
     check_inputs(embedder, inputs)
     with Parts(out, about(embedder, windows), restart) as parts:
-        run = Run(embedder, inputs, parts, windows)
+        run = (Run if crew is None else crew.run)(embedder, inputs, parts, windows)
         try:
             try:
                 run.embed(progress)

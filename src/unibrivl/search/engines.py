@@ -15,6 +15,8 @@ from unibrivl.search.engine import Engine
 ENGINES = {
     "exact": "unibrivl.search.exact",
     "faiss": "unibrivl.search.with_faiss",
+    "postgres": "unibrivl.search.with_postgres",
+    "qdrant": "unibrivl.search.with_qdrant",
 }
 
 
