@@ -119,16 +119,43 @@ def at_random(embedder: Embedder, seed: int) -> Embedder:
     return load(UniBriVLModel(embedder.matcher.model.config).eval(), embedder.matcher.processor)
 
 
+def of_two(embedder: Embedder, digit: int, first: int) -> list[bool]:
+    """Two words in one sound: asked about each of them, is the most important stretch nearer to that one?
+
+    In a sound with one word any network does well, since nothing else is there to be hidden. With two, whoever does
+    not know what they mean gives one answer to both questions, and is right once.
+    """
+    digits = (digit, (digit + 3) % 10)
+    samples = np.random.default_rng(digit).normal(0, 0.002, round(SECONDS * RATE)).astype(np.float32)
+    middles_s = []
+    for one, place in zip(digits, (first, first + 2 if first < 3 else first - 2), strict=True):
+        word = spoken(one)
+        begin = min(round(place * len(samples) / PLACES), len(samples) - len(word))
+        samples[begin : begin + len(word)] += word
+        middles_s.append((begin + len(word) / 2) / RATE)
+    right = []
+    for own, one in enumerate(digits):
+        found = embedder.evidence(Waveform(samples, RATE), text=DIGITS[one])
+        away = [abs(np.mean(found.best_seconds) - middle) for middle in middles_s]
+        right.append(bool(away[own] < away[1 - own] and away[own] < 0.5))
+    return right
+
+
 @needs_weights
-def test_random_weights_find_nothing(ours):
-    """By chance a stretch of three tenths of the sound is over the word: in less than 0.6 of the cases."""
-    found = []
-    for seed in range(6):
-        embedder = at_random(ours, seed)
-        for digit in (seed, seed + 4):
-            sound, begin_s, end_s = planted(digit % 10, digit % PLACES)
-            found.append(in_time(embedder.evidence(sound, written(digit % 10, 0), regions=1), begin_s, end_s))
-    assert np.mean(found) < 0.6
+def test_of_two_words_the_one_that_is_asked_about_is_found(ours):
+    assert np.mean([of_two(ours, digit, digit % PLACES) for digit in range(5, 10)]) >= 0.9
+
+
+@needs_weights
+@pytest.mark.slow
+def test_of_any_two_words_the_one_that_is_asked_about_is_found(ours):
+    found = [of_two(ours, digit, place) for digit in range(10) for place in range(PLACES)]
+    assert np.mean(found) >= 0.9
+
+
+@needs_weights
+def test_random_weights_do_not_know_which_word_is_meant(ours):
+    assert np.mean([of_two(at_random(ours, seed), seed, seed % PLACES) for seed in range(5)]) < 0.6
 
 
 def test_the_map_is_what_all_pairs_would_give(tiny):
@@ -253,8 +280,8 @@ def test_the_picture_shows_heat_where_there_is_heat(tiny, tmp_path):
     assert strip.any() and np.nonzero(strip)[1].mean() < 540 / 3
     assert np.nonzero(picture)[1].mean() > 230 / 2
     assert shown.to_json(tmp_path / "why.json") == (tmp_path / "why.json").read_text()
-    for size in ((8, 200), (300, 10), (1, 40)):  # whatever the picture's shape
-        assert tiny.evidence(sound, written(3, 0).resize(size), regions=min(7, min(size) - 1) or 1).picture(480)
+    for size in ((8, 200), (300, 10), (2, 40)):  # whatever the picture's shape
+        assert tiny.evidence(sound, written(3, 0).resize(size), regions=min(7, min(size) - 1)).picture(480)
 
 
 def test_wrong_questions_are_answered_in_words(tiny):

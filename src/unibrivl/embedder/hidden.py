@@ -66,7 +66,7 @@ def regions_of(width: int, height: int, regions: int) -> np.ndarray:
     """Left, top, right, bottom in pixels, (R, R, 4), rows first: boxes that overlap by half and cover the picture."""
     if regions < 1:
         raise ValueError(f"regions must be at least 1 along each side, got {regions}")
-    if min(width, height) < regions + 1:
+    if min(width, height) < regions + (regions > 1):
         raise ValueError(f"a picture of {width} x {height} pixels has no {regions} x {regions} regions: set less")
     (lefts, rights), (tops, bottoms) = (_edges(length, regions) for length in (width, height))
     return np.array(
