@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("video", "text", "dev")  # what the quick tests import beyond the core
+EXTRAS = ("video", "text", "postgres", "qdrant", "dev")  # what the quick tests import beyond the core
 
 # Not ours to bound, and needed for the set to work together:
 COMPANIONS = {"pyarrow": "21.0.0"}  # datasets 4.4 takes any newer one, and recent ones refuse numpy 1.26
@@ -29,7 +29,8 @@ def lowest(lines: list[str], pins: dict[str, str]) -> dict[str, str]:
     """Requirement lines -> {distribution: version}; raises if a line has neither a lower bound nor a pin."""
     versions = {}
     for line in lines:
-        match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:>=([0-9][0-9a-z.]*))?", line)
+        # "psycopg[binary]" is pinned as psycopg; what a marker leaves out on some Python may be pinned all the same
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?(?:>=([0-9][0-9a-z.]*))?(?:;.*)?", line)
         if not match:
             raise ValueError(f"setup.cfg: {line!r} is not of the form name>=version")
         name, bound = match.groups()
