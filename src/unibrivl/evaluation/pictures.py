@@ -62,7 +62,7 @@ class Pictures:
     def path(self, name: str, seed: int) -> Path | None:
         if self.folder is None:
             return None
-        return self.folder / str(seed) / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.png"
+        return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}-{seed}.png"
 
     def keep(self, path: Path | None, picture: Image.Image) -> None:
         """A file that is whole or not there."""
