@@ -322,7 +322,7 @@ def test_the_embedded_qdrant_is_for_one_process(tmp_path):
 
 
 def test_engines_that_are_not_there(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="no engine 'abacus': choose one of"):
+    with pytest.raises(ValueError, match="no engine 'abacus': take one of"):
         open_engine("abacus", tmp_path, WIDTH)
     for name, module in (("postgres", "psycopg"), ("qdrant", "qdrant_client")):
         with monkeypatch.context() as patched:
