@@ -14,7 +14,7 @@ from unibrivl.evaluation import Settings, evaluate
 from unibrivl.evaluation.baselines import MelStatistics
 from unibrivl.evaluation.benchmarks import long_texts, vggsound_subsets, volume
 from unibrivl.evaluation.encoders import Vectors
-from unibrivl.evaluation.judges import ClassJudge, TextJudge, judged
+from unibrivl.evaluation.judges import ClassJudge, TextJudge, distances, hits_of
 from unibrivl.evaluation.pictures import Pictures
 
 COLOURS = {"dog": (200, 0, 0), "fireworks": (0, 0, 200)}
@@ -129,13 +129,14 @@ def test_a_classifier_judges_by_its_labels(tmp_path):
     ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
     judge = ClassJudge(tmp_path)
     images = [Image.new("RGB", (20, 20), shade) for shade in ((9, 9, 9), (200, 10, 10), (0, 200, 0))]
-    logits = judge.names(images, ["rain", "sea waves"])
+    seen = judge.look(images)
+    logits = judge.names(seen, ["rain", "sea waves"])
     whole = judge.model(**judge.processor(images=images, return_tensors="pt")).logits.detach().numpy()
-    assert np.allclose(logits, whole[:, [2, 1]], atol=1e-5) and judge.features(images).shape == (3, 12)
+    assert np.allclose(logits, whole[:, [2, 1]], atol=1e-5) and seen.features_ND.shape == (3, 12)
     with pytest.raises(ValueError, match="does not know cat"):
-        judge.names(images, ["cat", "rain"])
-    said = judged(judge, images, ["rain"] * 3, ["rain", "dog"])
-    assert "FID" not in said and said["hits"] == int((whole[:, 2] > whole[:, 0]).sum())
+        judge.names(seen, ["cat", "rain"])
+    assert hits_of(judge, seen, ["rain"] * 3, ["rain", "dog"]) == int((whole[:, 2] > whole[:, 0]).sum())
+    assert set(distances(judge, seen, ["rain", "dog"], judge.look(images[:1]))) == {"IS"}  # one has no covariance
 
 
 @pytest.mark.parametrize("by_sound", [0, 12])

@@ -36,13 +36,14 @@ class Cutting(Named):
 class Drawing(Named):
     """A pipeline that draws as well, by its own way: the best of a few by the matching score."""
 
-    def __init__(self, embedder: Any, name: str, pipe: Any):
+    def __init__(self, name: str, pipe: Any):
+        from unibrivl.embedder import load
         from unibrivl.pipelines.fingerprint_unibrivl import fingerprint_of
 
-        super().__init__(embedder, name)
+        super().__init__(load(pipe.matcher, pipe.matcher_processor), name)
         self.pipe = pipe
         pipe.set_progress_bar_config(disable=True)
-        self.fingerprint = f"{embedder.fingerprint} {fingerprint_of(pipe.unet)}"  # a judge may be neither
+        self.fingerprint = f"{self.fingerprint} {fingerprint_of(pipe.unet)}"  # a judge may be neither
 
     def generate(self, paths: Sequence[str], seeds: Sequence[int]) -> list[Any]:
         import torch
@@ -86,13 +87,13 @@ def named_encoder(name: str, device: str | None = None, needs: Collection[str] =
         return load_captioner(name, device)
     if "transcripts" in needs:
         return load_recogniser(name, device)
-    embedder = load(name)
-    embedder.matcher.model.to(device)
     folder = embedded() if name == "embedded" else Path(name)
     if "generate" in needs and (folder / "model_index.json").is_file():
         from unibrivl.pipelines import UniBriVLPipeline
 
-        return Drawing(embedder, name, UniBriVLPipeline.from_pretrained(folder).to(device))
+        return Drawing(name, UniBriVLPipeline.from_pretrained(folder).to(device))
+    embedder = load(name)
+    embedder.matcher.model.to(device)
     if hasattr(embedder.matcher.model.config, "long_text"):
         return Cutting(embedder, name)
     return Named(embedder, name)

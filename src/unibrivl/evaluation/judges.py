@@ -1,16 +1,17 @@
 """Judges of pictures: what a picture shows by a model that drew none of them, and its features for FID and KID.
 
-A judge is an object with `name`, `fingerprint`, `names(images, labels)`, which gives a score for each label, and
-`features(images)`. Two are here: a classifier with labels of its own, and any encoder of pictures and texts, such as
-CLIP. FID and the Inception score stand on the features of some network: which judge's is said beside them, and numbers
-of two judges have nothing to do with each other.
+A judge is an object with `name`, `fingerprint`, `look(images)`, which gives what it `Seen`, and `names(seen, labels)`,
+a score for each label. Two are here: a classifier with labels of its own, and any encoder of pictures and texts, such
+as CLIP. FID and the Inception score stand on the features of some network: which judge's is said beside them, and
+numbers of two judges have nothing to do with each other.
 
-Shapes: N pictures, L labels, D features, E numbers of a vector.
+Shapes: N pictures, L labels, C labels that a classifier knows, D features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,19 @@ from unibrivl.metrics import fid_from_features, inception_score, kid
 AT_ONCE = 64  # pictures of one forward pass
 PHOTO = Prompts("photo-v1", ("a photo of {label}",))
 FEWEST = 2  # pictures that have a covariance
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures as a judge sees them, each looked at once.
+
+    Args:
+        features_ND: that distances are measured on.
+        logits_NC (*optional*): of a classifier.
+    """
+
+    features_ND: np.ndarray
+    logits_NC: np.ndarray | None = None
 
 
 class ClassJudge:
@@ -44,19 +58,15 @@ class ClassJudge:
         told = self.model.config.id2label
         self.labels = [plain(told[number]) for number in range(self.model.config.num_labels)]
 
-    def names(self, images: Sequence[Any], labels: Sequence[str]) -> np.ndarray:
+    def names(self, seen: Seen, labels: Sequence[str]) -> np.ndarray:
         """(N, L) logits; a label that it was not taught is an error."""
         unknown = [one for one in labels if plain(one) not in self.labels]
         if unknown:
             raise ValueError(f"{self.name} does not know {', '.join(unknown)}: it knows {', '.join(self.labels)}")
-        logits_NC, _ = self.seen(images)
-        return logits_NC[:, [self.labels.index(plain(one)) for one in labels]]
+        return np.asarray(seen.logits_NC)[:, [self.labels.index(plain(one)) for one in labels]]
 
-    def features(self, images: Sequence[Any]) -> np.ndarray:
-        return self.seen(images)[1]
-
-    def seen(self, images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-        """(N, C) logits, and (N, D) what its last layer reads."""
+    def look(self, images: Sequence[Any]) -> Seen:
+        """Its features are what its last layer reads."""
         import torch
 
         layers = [one for one in self.model.modules() if isinstance(one, torch.nn.Linear)]
@@ -70,7 +80,7 @@ class ClassJudge:
                     logits.append(self.model(**self.processor(images=some, return_tensors="pt")).logits)
         finally:
             hook.remove()
-        return torch.cat(logits).float().numpy(), torch.cat(read).float().numpy()
+        return Seen(torch.cat(read).float().numpy(), torch.cat(logits).float().numpy())
 
 
 class TextJudge:
@@ -89,39 +99,31 @@ class TextJudge:
         calibration = getattr(encoder, "calibration", None)
         self.scale = scale or float(getattr(calibration, "scale", 100.0))
 
-    def names(self, images: Sequence[Any], labels: Sequence[str]) -> np.ndarray:
+    def names(self, seen: Seen, labels: Sequence[str]) -> np.ndarray:
         """(N, L)."""
 
         def read(texts: Sequence[str]) -> np.ndarray:
             return units(as_rows(self.encoder.encode_text(texts), len(texts), self.name))
 
-        return self.scale * self.features(images) @ label_vectors_of(read, self.prompts, labels).T
+        return self.scale * seen.features_ND @ label_vectors_of(read, self.prompts, labels).T
 
-    def features(self, images: Sequence[Any]) -> np.ndarray:
-        """(N, E), of length one."""
-        return units(as_rows(self.encoder.encode_image(list(images)), len(images), self.name))
+    def look(self, images: Sequence[Any]) -> Seen:
+        """Its features are vectors of length one."""
+        return Seen(units(as_rows(self.encoder.encode_image(list(images)), len(images), self.name)))
 
 
-def judged(
-    judge: Any, images: Sequence[Any], right: Sequence[str], labels: Sequence[str], real: Sequence[Any] = ()
-) -> dict[str, Any]:
-    """What a judge says of pictures that should show `right`: how many do (`hits`), how far they are from real ones.
-
-    Args:
-        labels: that the judge chooses from.
-        real (*optional*): pictures of the same labels; without two of them there is no distance.
-    """
-    logits_NL = judge.names(images, labels)
+def hits_of(judge: Any, seen: Seen, right: Sequence[str], labels: Sequence[str]) -> int:
+    """How many pictures the judge gives the label that they should show, of these."""
     right_N = np.array([list(labels).index(one) for one in right])
-    hits = int((logits_NL.argmax(1) == right_N).sum())
-    spread = inception_score(logits_NL, 1)
-    found: dict[str, Any] = {
-        "hits": hits,
-        "IS": float(spread.mean),
-    }
-    if len(real) >= FEWEST and len(images) >= FEWEST:
-        drawn_ND, real_MD = judge.features(images), judge.features(real)
-        found |= {"FID": float(fid_from_features(real_MD, drawn_ND)), "KID": float(kid(real_MD, drawn_ND).mean)}
+    return int((judge.names(seen, labels).argmax(1) == right_N).sum())
+
+
+def distances(judge: Any, seen: Seen, labels: Sequence[str], real: Seen | None) -> dict[str, float]:
+    """The Inception score, and FID and KID where there are two pictures and two real ones at least."""
+    found = {"IS": float(inception_score(judge.names(seen, labels), 1).mean)}
+    if real is not None and min(len(real.features_ND), len(seen.features_ND)) >= FEWEST:
+        found["FID"] = float(fid_from_features(real.features_ND, seen.features_ND))
+        found["KID"] = float(kid(real.features_ND, seen.features_ND).mean)
     return found
 
 

@@ -19,7 +19,7 @@ from unibrivl import data as datasets
 from unibrivl.data import Listing
 from unibrivl.evaluation.benchmarks.drawn import by_label, heard_and_drawn
 from unibrivl.evaluation.encoders import Vectors
-from unibrivl.evaluation.judges import judged, units
+from unibrivl.evaluation.judges import hits_of, units
 from unibrivl.evaluation.pictures import Pictures, judge_of
 from unibrivl.evaluation.running import Found, Settings
 from unibrivl.metrics import bootstrap
@@ -41,7 +41,8 @@ def run(vectors: Vectors, listing: Listing, settings: Settings) -> list[Found]:
     samples = list(listing)
     right = [str(one.label) for one in samples]
     drawn = heard_and_drawn(vectors, samples, settings, alike=True)
-    features_SND = np.stack([judge.features(some) for some in drawn.values()])
+    seen = judge.look([one for some in drawn.values() for one in some])
+    features_SND = seen.features_ND.reshape(len(drawn), len(samples), -1)
     features_SND = units(features_SND - features_SND.mean((0, 1)))
     told = {
         "judge": judge.name, "seeds": list(drawn), "classes": len(set(right)),
@@ -56,10 +57,9 @@ def run(vectors: Vectors, listing: Listing, settings: Settings) -> list[Found]:
         by_chance = [apart(features_SND[:, place]) for place in range(len(samples))]
         found.append(spread_of("by_chance", by_chance, len(samples), told, settings))
     if len(labels) > 1:
-        images = [one for some in drawn.values() for one in some]
-        hits = judged(judge, images, right * len(drawn), labels)["hits"]
+        number, hits = len(samples) * len(drawn), hits_of(judge, seen, right * len(drawn), labels)
         found.append(
-            Found.share("R@1", hits, len(images), PROTOCOL, chance=1 / len(labels), seed=settings.seed, extra=told)
+            Found.share("R@1", hits, number, PROTOCOL, chance=1 / len(labels), seed=settings.seed, extra=told)
         )
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 from unibrivl.data import Sample
 from unibrivl.data.pictures import open_picture
 from unibrivl.evaluation.encoders import Vectors
-from unibrivl.evaluation.judges import judged
+from unibrivl.evaluation.judges import distances, hits_of
 from unibrivl.evaluation.pictures import Pictures, judge_of
 from unibrivl.evaluation.running import Found, Settings
 
@@ -45,24 +45,23 @@ def generation(
     drawn = heard_and_drawn(vectors, samples, settings)
     images = [one for some in drawn.values() for one in some]
     right = [str(one.label) for one in samples] * len(drawn)
-    shown = [open_picture(one.image) for one in real]
-    said = judged(judge, images, right, labels, shown)
+    seen = judge.look(images)
+    shown = judge.look([open_picture(one.image) for one in real]) if real else None
     told = {
         "judge": judge.name, "judge_fingerprint": judge.fingerprint, "labels": labels, "seeds": list(drawn),
-        "sheet": Pictures(vectors).sheet("sheet", by_label(samples, drawn[settings.seed])), "real": len(shown),
+        "sheet": Pictures(vectors).sheet("sheet", by_label(samples, drawn[settings.seed])), "real": len(real),
     }  # fmt: skip
-    if shown:
-        told["judge_on_real"] = judged(judge, shown, [str(one.label) for one in real], labels)["hits"] / len(shown)
+    if shown is not None:
+        told["judge_on_real"] = hits_of(judge, shown, [str(one.label) for one in real], labels) / len(real)
+    number, hits = len(images), hits_of(judge, seen, right, labels)
     found = [
         Found.share(
-            "R@1", said["hits"], len(images), protocol, chance=1 / len(labels), seed=settings.seed, extra=told,
-            expected=len(images),
+            "R@1", hits, number, protocol, chance=1 / len(labels), seed=settings.seed, extra=told, expected=number
         )
-    ]  # fmt: skip
+    ]
     found += [
-        Found(name, said[name], len(images), protocol, seed=settings.seed, extra=told, expected=len(images))
-        for name in ("FID", "KID", "IS")
-        if name in said
+        Found(name, value, number, protocol, seed=settings.seed, extra=told, expected=number)
+        for name, value in distances(judge, seen, labels, shown).items()
     ]
     return found
 

@@ -25,7 +25,7 @@ from unibrivl.audio import load_audio
 from unibrivl.data import Listing
 from unibrivl.evaluation.benchmarks.robustness import RATE_HZ, heard, louder
 from unibrivl.evaluation.encoders import Vectors
-from unibrivl.evaluation.judges import TextJudge, units
+from unibrivl.evaluation.judges import Seen, TextJudge, units
 from unibrivl.evaluation.pictures import Pictures, judge_of
 from unibrivl.evaluation.running import Found, Settings
 from unibrivl.metrics import bootstrap, spearman
@@ -92,14 +92,16 @@ def drawn(vectors: Vectors, listing: Listing, pictures: list[list[Any]], setting
     judge = judge_of(settings, vectors)
     sheet = Pictures(vectors).sheet("sheet", [list(row) for row in zip(*pictures, strict=True)])
     told = {"judge": judge.name, "sheet": sheet}
-    seen_GND = np.stack([units(judge.features(some)) for some in pictures])
+    looks = [judge.look(some) for some in pictures]
+    seen_GND = np.stack([units(one.features_ND) for one in looks])
     found = moved(np.einsum("gnd,nd->gn", seen_GND, seen_GND[PLAIN]), "picture", settings, told)
     classes = [" ".join(one.labels).replace("_", " ") for one in listing]
     rows = [row for row, one in enumerate(classes) if one in CONCEPTS]
     if isinstance(judge, TextJudge) and rows:
         rhos = []
         for row in rows:
-            logits_G2 = judge.names([some[row] for some in pictures], CONCEPTS[classes[row]])
+            of_row = Seen(np.stack([one.features_ND[row] for one in looks]))
+            logits_G2 = judge.names(of_row, CONCEPTS[classes[row]])
             rhos.append(spearman(GAINS_DB, logits_G2[:, 0] - logits_G2[:, 1]))
         known = np.nan_to_num(np.asarray(rhos, dtype=np.float64))  # pictures that do not change follow nothing
         found.append(mean_of("rho", known, settings, {**told, "concepts": {one: CONCEPTS[one] for one in classes
