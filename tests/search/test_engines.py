@@ -205,19 +205,25 @@ def test_faiss_grows_from_flat_to_a_graph_to_lists(tmp_path, monkeypatch):
         kinds.append(engine.kind)
         found, wanted = (one.search(vectors[:50], 10)[0] for one in (engine, exact))
         recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, wanted, strict=True)])
-        assert recall > {"flat": 0.99, "hnsw": 0.9, "ivfpq": 0.25}[engine.kind]  # lists of 4 bytes for 32 numbers
-    assert kinds == ["flat", "hnsw", "ivfpq"]
-    assert engine.is_approximate
+        assert recall > {"flat": 0.99, "hnsw": 0.9, "ivf": 0.95}[engine.kind]
+    assert kinds == ["flat", "hnsw", "ivf"]
+    assert engine.is_approximate and not engine.is_stale
+    assert [with_faiss.kind_for(size) for size in (399, 1500, 10**7)] == ["flat", "ivf", "ivfpq"]
     assert len(engine) == 3000
     assert len(list((tmp_path / "faiss").iterdir())) == 3  # vectors, ids, and which of them count
 
 
-def test_faiss_learns_its_lists_before_everything_has_come(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("kind", "least"), [("ivf", 0.95), ("ivfpq", 0.1)])  # half a byte for 8 numbers
+def test_faiss_learns_its_lists_before_everything_has_come(kind, least, tmp_path):
     pytest.importorskip("faiss")
     vectors = clustered(4000)
-    engine = open_engine("faiss", tmp_path, WIDTH, kind="ivfpq", expected=400)
+    engine = open_engine("faiss", tmp_path, WIDTH, kind=kind, expected=400)
     for begin in range(0, 4000, 1000):
         engine.add([str(row) for row in range(begin, begin + 1000)], vectors[begin : begin + 1000])
     assert engine.index is not None
     assert not engine._waiting
     assert len(engine.search(vectors[:2], 4000)[0][1]) == 4000  # all of it can be asked for
+    wanted = np.argsort(-(vectors[:50] @ vectors.T), 1)[:, :10].astype(str)
+    found = engine.search(vectors[:50], 10)[0]
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, wanted, strict=True)]) > least
+    assert engine.is_stale  # ten times what its lists were made for

@@ -1,7 +1,9 @@
-"""The faiss engine: flat for few vectors, a graph (HNSW) for up to a million, lists of compressed ones (IVF-PQ) above.
+"""The faiss engine: flat for few vectors, then a graph (HNSW), lists of bytes (IVF-SQ8), lists of codes (IVF-PQ).
 
-faiss knows positions and not ids, and a graph cannot forget: so ids stand beside it, and what is deleted is left out
-of answers until everything is made anew. Both are files under one number, and `current.json` says which number counts.
+A graph finds most, and takes seconds to build where lists take milliseconds. Lists of bytes keep a number in one byte,
+lists of codes eight numbers in one. faiss knows positions and not ids, and a graph cannot forget: so ids stand beside
+it, and what is deleted is left out of answers until everything is made anew. Both are files under one number, and
+`current.json` says which number counts.
 
 Shapes: N vectors, Q queries, E embedding, k nearest.
 """
@@ -21,12 +23,14 @@ from unibrivl.search.segments import read_segment, write_segment
 from unibrivl.utils import require
 from unibrivl.utils.files import written_whole
 
-FLAT_BELOW, GRAPH_BELOW = 50_000, 1_000_000
-KINDS = ("flat", "hnsw", "ivfpq")
+FLAT_BELOW, GRAPH_BELOW, BYTES_BELOW = 50_000, 200_000, 10_000_000
+KINDS = ("flat", "hnsw", "ivf", "ivfpq")
+LISTED = ("ivf", "ivfpq")
 NEIGHBOURS, BUILD_DEPTH, SEARCH_DEPTH = 32, 100, 128  # of the graph
 LEARN_PER_LIST = 48  # vectors for each list when lists are learned; faiss warns below 39
-PROBED = 0.05  # the share of lists that a query looks into
-BYTE_NUMBERS = 8  # numbers of a vector that one byte stands for
+PROBED = 32  # lists that a query looks into, of the root of N
+BYTE_NUMBERS = 8  # numbers of a vector that one byte of a code stands for
+OUTGROWN = 2  # times the lists there should be, over those there are: made anew at four times the vectors
 CURRENT = "current.json"
 
 
@@ -35,13 +39,19 @@ def make_engine(folder: Path, width: int, *, kind: str = "auto", expected: int =
 
 
 def kind_for(size: int) -> str:
-    return "flat" if size < FLAT_BELOW else "hnsw" if size < GRAPH_BELOW else "ivfpq"
+    bounds = (FLAT_BELOW, GRAPH_BELOW, BYTES_BELOW)
+    return KINDS[sum(size >= bound for bound in bounds)]
+
+
+def lists_for(size: int) -> int:
+    """Lists that are about as long as they are many."""
+    return max(1, int(size**0.5))
 
 
 class FaissEngine:
     """
     Args:
-        kind (`str`): "flat", "hnsw" or "ivfpq", or "auto", by how many vectors there are.
+        kind (`str`): "flat", "hnsw", "ivf" or "ivfpq", or "auto", by how many vectors there are.
         expected (`int`): how many there will be, where that is known before they come.
     """
 
@@ -91,13 +101,16 @@ class FaissEngine:
     @property
     def is_approximate(self) -> bool:
         """Whether its cosines are estimates."""
-        return self.kind == "ivfpq"
+        return self.kind in LISTED
 
     @property
     def is_stale(self) -> bool:
-        """Whether it should be fed anew from the vectors: a third of it is dead, or it has outgrown its kind."""
+        """Whether it should be fed anew from the vectors: a third of it is dead, or it has outgrown its kind or its
+        lists."""
         size = max(self.expected, len(self))
-        return 3 * len(self.dead) > len(self.ids) or (self.wanted == "auto" and kind_for(size) != self.kind)
+        if 3 * len(self.dead) > len(self.ids) or (self.wanted == "auto" and kind_for(size) != self.kind):
+            return True
+        return self.kind in LISTED and self.index is not None and lists_for(size) > OUTGROWN * self.index.nlist
 
     def add(self, ids: Sequence[str], vectors_NE: np.ndarray) -> None:
         vectors_NE = checked_vectors(ids, vectors_NE, self.width)
@@ -120,14 +133,11 @@ class FaissEngine:
                 self.dead.add(place)
                 self.changed = True
 
-    def _lists(self) -> int:
-        return max(1, int(4 * (self.expected or len(self.ids)) ** 0.5))
-
     def _enough(self) -> float:
         """Vectors with which the index can begin; without a hint they all wait for `flush`."""
         kind = self.wanted if self.wanted != "auto" else kind_for(self.expected)
-        if kind == "ivfpq":
-            return self._lists() * LEARN_PER_LIST if self.expected else float("inf")
+        if kind in LISTED:
+            return lists_for(self.expected) * LEARN_PER_LIST if self.expected else float("inf")
         return 1 if self.expected or self.wanted != "auto" else FLAT_BELOW
 
     def _begin(self) -> None:
@@ -141,19 +151,22 @@ class FaissEngine:
             self.index.hnsw.efConstruction = BUILD_DEPTH
         else:
             learned_NE = np.concatenate(self._waiting)
-            lists = max(1, min(self._lists(), len(learned_NE) // LEARN_PER_LIST))
-            pieces = max(one for one in range(1, max(1, self.width // BYTE_NUMBERS) + 1) if self.width % one == 0)
-            bits = 8 if len(learned_NE) >= 256 * LEARN_PER_LIST else 4
-            self.index = faiss.index_factory(self.width, f"IVF{lists},PQ{pieces}x{bits}", measure)
+            lists = max(1, min(lists_for(self.expected or len(self.ids)), len(learned_NE) // LEARN_PER_LIST))
+            coded = "SQ8" if self.kind == "ivf" else self._codes(len(learned_NE))
+            self.index = faiss.index_factory(self.width, f"IVF{lists},{coded}", measure)
             self.index.train(learned_NE)
         self._set_depth()
         self._settle()
 
+    def _codes(self, count: int) -> str:
+        pieces = max(one for one in range(1, max(1, self.width // BYTE_NUMBERS) + 1) if self.width % one == 0)
+        return f"PQ{pieces}x{8 if count >= 256 * LEARN_PER_LIST else 4}"
+
     def _set_depth(self) -> None:
         if self.kind == "hnsw":
             self.index.hnsw.efSearch = SEARCH_DEPTH
-        elif self.kind == "ivfpq":
-            self.index.nprobe = max(8, int(self.index.nlist * PROBED))
+        elif self.kind in LISTED:
+            self.index.nprobe = min(PROBED, self.index.nlist)
 
     def _settle(self) -> None:
         for vectors_NE in self._waiting:
@@ -196,8 +209,8 @@ class FaissEngine:
     def _ask(self, queries_QE: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if self.kind == "hnsw":
             self.index.hnsw.efSearch = max(SEARCH_DEPTH, k)
-        elif self.kind == "ivfpq" and k > len(self.ids) * PROBED:
-            self.index.nprobe = self.index.nlist  # so many of all are wanted that every list is looked into
+        elif self.kind in LISTED and k * self.index.nlist > len(self.ids) * PROBED:
+            self.index.nprobe = self.index.nlist  # more are wanted than the lists that are looked into hold
         cosines, places = self.index.search(queries_QE, k)
         self._set_depth()
         return np.where(places < 0, -np.inf, cosines), places
