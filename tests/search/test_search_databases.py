@@ -1,6 +1,6 @@
 """Databases as engines, on a real PostgreSQL server and Qdrant's embedded engine, against numpy's brute force.
 
-The server is of the package pgserver, which carries one with pgvector; it is started once, in a folder of its own.
+The server is the one of `conftest.py`.
 
 Shapes: N vectors, Q queries, E embedding.
 """
@@ -51,16 +51,6 @@ def nearest(
     cosines_QN = queries_QE.astype(np.float64) @ vectors_NE.astype(np.float64).T
     order_QK = np.argsort(-cosines_QN, axis=1)[:, :k]
     return [[ids[row] for row in rows] for rows in order_QK], np.take_along_axis(cosines_QN, order_QK, 1)
-
-
-@pytest.fixture(scope="module")
-def dsn(tmp_path_factory):
-    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
-    pytest.importorskip("pgvector", reason="the extra postgres is not installed")
-    pgserver = pytest.importorskip("pgserver", reason="pgserver, which carries a PostgreSQL server, is not installed")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
 
 
 @pytest.fixture(params=["postgres", "qdrant"])

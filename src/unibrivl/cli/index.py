@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--window-s", type=float, metavar="S", help="seconds in a window (default: 10, or what the model hears)"
     )
-    parser.add_argument("--engine", help="what searches: exact (default) or faiss")
+    parser.add_argument("--engine", help="what searches: exact (default), faiss, postgres or qdrant")
     parser.add_argument(
         "--engine-option", action="append", default=[], metavar="NAME=VALUE", help="for the engine, such as kind=hnsw"
     )

@@ -24,7 +24,7 @@ import numpy as np
 
 from unibrivl.search.catalogue import Catalogue, Entry
 from unibrivl.search.engine import Engine
-from unibrivl.search.engines import ENGINES, open_engine
+from unibrivl.search.engines import check_address, check_kept_options, known_options, open_engine
 from unibrivl.search.exact import ExactEngine
 from unibrivl.search.query import Query
 from unibrivl.utils.files import locked, written_whole
@@ -62,6 +62,9 @@ class Index:
     """Open one with `Index.open` or `Index.create`, best in a `with`: leaving it writes what was added."""
 
     def __init__(self, folder: Path, about: dict[str, Any], write: bool):
+        check_kept_options(about["engine"], about["engine_options"])
+        if write:
+            check_address(about["engine"])  # now, and not when everything is embedded
         self.folder, self.about, self.write = folder, about, write
         self._stack = ExitStack()
         self._stores: dict[str, ExactEngine] = {}
@@ -97,12 +100,13 @@ class Index:
             model (`str`): its name, for whoever searches later.
             engine (`str`): what searches; see `unibrivl.search.ENGINES`.
             engine_options (*optional*): for `open_engine`; "{kind}" in a string becomes the kind of the vectors.
+                Where a server is and its password are no options of an index: the environment says them.
             dtype (`str`): how vectors are stored: "float32" or "float16".
             settings (*optional*): whatever else should be told by `about`.
         """
         folder = Path(folder)
-        if engine not in ENGINES:
-            raise ValueError(f"there is no engine {engine!r}: take one of {', '.join(sorted(ENGINES))}")
+        check_kept_options(engine, engine_options or {})
+        check_address(engine)
         if (folder / ABOUT).exists():
             raise ValueError(f"{folder} holds an index already: open it, or choose another folder")
         if folder.is_dir() and any(path.name != "lock" for path in folder.iterdir()):
@@ -290,6 +294,9 @@ class Index:
         }
         if self.about["engine"] == "faiss":
             options.setdefault("expected", len(store))
+        if "fingerprint" in known_options(self.about["engine"]):
+            options["fingerprint"] = self.fingerprint
+        check_address(self.about["engine"])
         return open_engine(self.about["engine"], self._engine_folder(kind), self.about["width"], **options)
 
     def _engine_folder(self, kind: str) -> Path:
@@ -372,6 +379,8 @@ def read_about(folder: Path) -> dict[str, Any]:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         if about["format"] > FORMAT:
             raise ValueError(f"it has format {about['format']} and this version reads up to {FORMAT}: update unibrivl")
+        if not isinstance(about["engine"], str) or not isinstance(about["engine_options"], dict):
+            raise ValueError("an engine has a name, and options with names")
         return {**about, "fingerprint": str(about["fingerprint"])}
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no index: `unibrivl index PATH... --out {folder}` makes one") from error

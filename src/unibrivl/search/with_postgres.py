@@ -29,6 +29,8 @@ from unibrivl.search.database_rows import (
 from unibrivl.utils import require
 
 DSN = "UNIBRIVL_POSTGRES_DSN"  # environment variable: where the database is, password and all
+CONNECTION = {"dsn": DSN}
+PLACE = "table"
 FILE = "postgres.json"  # in the folder: the table's name, and never the password
 MOST_ID_BYTES = 2600  # a key of a B-tree is less than a third of PostgreSQL's page of 8 kB
 MOST_NAME_BYTES = 50  # PostgreSQL cuts names at 63 without a word, and the index's is longer by its suffix
@@ -58,7 +60,7 @@ def make_engine(
     dsn = os.environ.get(DSN) if dsn is None else dsn
     if dsn is None:
         raise ValueError(f"say where the database is: dsn='postgresql://...', or the environment variable {DSN}")
-    if not 1 <= ef_search <= MOST_EF_SEARCH:
+    if not isinstance(ef_search, int) or not 1 <= ef_search <= MOST_EF_SEARCH:
         raise ValueError(f"ef_search is from 1 to {MOST_EF_SEARCH}, got {ef_search}")
     if table is not None and (not table or "%" in table or not can_be_held(table, MOST_NAME_BYTES)):
         # psycopg takes % for a placeholder even inside a quoted name
@@ -74,6 +76,12 @@ def make_engine(
         link.close()
         raise
     return engine
+
+
+def check_address() -> None:
+    """An empty one leaves it to PGHOST and its kin."""
+    if DSN not in os.environ:
+        raise ValueError(f"an index in PostgreSQL asks the server that the environment variable {DSN} names: set it")
 
 
 class Link:
@@ -134,7 +142,7 @@ class Link:
 
 
 class PostgresEngine:
-    """See `open`, which makes it."""
+    """See `make_engine`, which makes it."""
 
     name = "postgres"
 

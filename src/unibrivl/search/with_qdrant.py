@@ -4,7 +4,7 @@ Qdrant names points by numbers or UUIDs, so a point is named by the UUID5 of its
 What model and width a collection is of stands in a second, tiny collection beside it, which a server keeps too.
 
 The embedded engine compares with every vector and holds all of them in memory; its files are pickles of Qdrant's, so
-open only a folder that you trust.
+open only a folder that you trust. An `Index` never opens it: its folder may come from anybody.
 
 Shapes: N vectors, Q queries, E embedding.
 """
@@ -32,6 +32,8 @@ from unibrivl.search.database_rows import (
 from unibrivl.utils import require
 
 URL, API_KEY = "UNIBRIVL_QDRANT_URL", "UNIBRIVL_QDRANT_API_KEY"  # environment variables
+CONNECTION = {"url": URL, "api_key": API_KEY}
+PLACE = "collection"
 FILE = "qdrant.json"  # in the folder: the collection's name
 EMBEDDED = "qdrant"  # in the folder: what the embedded engine writes
 NAMES = uuid.UUID("6b0b3d3e-2f0c-5b54-9d2a-6d1f0c1e8a77")  # ours: the same id is the same point in every collection
@@ -56,30 +58,45 @@ def make_engine(
     Args:
         url (`str`, *optional*): of a server; by default what the environment variable UNIBRIVL_QDRANT_URL says. With
             neither, or an empty one, the embedded engine writes into the folder.
-        api_key (`str`, *optional*): of the server; by default UNIBRIVL_QDRANT_API_KEY.
+        api_key (`str`, *optional*): of the server. UNIBRIVL_QDRANT_API_KEY goes to the server of UNIBRIVL_QDRANT_URL
+            only: a `url` that is given here gets the key that is given here, or none.
         collection (`str`, *optional*): its name; by default one that is made up, and kept in the folder.
         fingerprint (`str`, *optional*): of the embedder; a collection of another one is refused. None accepts any.
         ef_search (`int`, *optional*): how many candidates a server's HNSW looks at; by default the server decides.
         exact (`bool`): a server compares with every vector, too. The embedded engine always does.
     """
     client_of = require("qdrant_client", "qdrant", "an index in Qdrant").QdrantClient
-    url = os.environ.get(URL) if url is None else url
+    if url is None:
+        url, api_key = os.environ.get(URL), api_key or os.environ.get(API_KEY)
     collection = known_name(folder, FILE, collection, "collection")
     if url:
-        client = client_of(url=url, api_key=api_key or os.environ.get(API_KEY))
+        client = client_of(url=url, api_key=api_key)
     else:
         try:
             client = client_of(path=str(Path(folder) / EMBEDDED))
         except RuntimeError as error:
             raise ValueError(f"another process has {folder} open: close it, or use a server with url=") from error
     engine = QdrantEngine(client, collection, width, ef_search, exact)
+    unanswered = require("qdrant_client.http.exceptions", "qdrant", "an index in Qdrant").ApiException
     try:
         engine.prepare(fingerprint)
         remember_name(folder, FILE, collection)
+    except unanswered as error:
+        client.close()
+        raise ConnectionError(f"Qdrant cannot be reached: {str(error).strip()}") from error
     except BaseException:
         client.close()
         raise
     return engine
+
+
+def check_address() -> None:
+    if not os.environ.get(URL):
+        raise ValueError(
+            f"an index in Qdrant asks the server that the environment variable {URL} names (its key: {API_KEY}): set "
+            "it. The embedded engine keeps pickles, which are code to whoever opens them, so no index uses it: that "
+            "one is for open_engine('qdrant', folder, width) and folders of your own"
+        )
 
 
 def point_id(name: str) -> str:
@@ -87,7 +104,7 @@ def point_id(name: str) -> str:
 
 
 class QdrantEngine:
-    """See `open`, which makes it."""
+    """See `make_engine`, which makes it."""
 
     name = "qdrant"
 
