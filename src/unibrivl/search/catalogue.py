@@ -14,7 +14,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 BEGUN, KNOWN, GONE = 0, 1, 2  # states of an entry
@@ -144,27 +144,40 @@ class Catalogue:
         ).fetchone()
         return None if found is None else (found[0], found[1])
 
-    def begin(self, entry: Entry, times: Sequence[tuple[float, float]] | None) -> Entry:
-        """The entry with the number that it has from now on; not yet known."""
-        told = (os.fsencode(entry.path), entry.kind, entry.size_bytes, entry.mtime_ns, entry.content, entry.windows)
-        number = self.sql.execute(
-            "insert into entries (path, kind, size_bytes, mtime_ns, content, windows, state)"
-            f" values (?, ?, ?, ?, ?, ?, {BEGUN})",
-            told,
-        ).lastrowid
-        if times is not None:
-            rows = ((number, place, begin_s, end_s) for place, (begin_s, end_s) in enumerate(times))
-            self.sql.executemany("insert into windows values (?, ?, ?, ?)", rows)
-        return replace(entry, number=int(number or 0))
+    def begin(self, things: Sequence[tuple[Entry, Sequence[tuple[float, float]] | None]]) -> list[Entry]:
+        """Entries, each with the times of its windows, as they are from now on: with numbers, and not yet known."""
+        last = self.sql.execute("select seq from sqlite_sequence where name = 'entries'").fetchone()
+        first = 1 + (last[0] if last else 0)
+        begun = [
+            Entry(number, one.path, one.kind, one.size_bytes, one.mtime_ns, one.content, one.windows)
+            for number, (one, _) in enumerate(things, first)
+        ]
+        self.sql.executemany(
+            f"insert into entries ({COLUMNS}, state) values (?, ?, ?, ?, ?, ?, ?, {BEGUN})",
+            (
+                (one.number, os.fsencode(one.path), one.kind, one.size_bytes, one.mtime_ns, one.content, one.windows)
+                for one in begun
+            ),
+        )
+        self.sql.executemany(
+            "insert into windows values (?, ?, ?, ?)",
+            (
+                (number, place, begin_s, end_s)
+                for number, (_, times) in enumerate(things, first)
+                for place, (begin_s, end_s) in enumerate(times or ())
+            ),
+        )
+        return begun
 
-    def know(self, entries: Iterable[Entry]) -> None:
+    def know(self, entries: Sequence[Entry]) -> None:
         """Their vectors are kept: they count now, and what counted at their places does no longer."""
-        for entry in entries:
-            self.sql.execute(
-                f"update entries set state = {GONE} where path = ? and kind = ? and state = {KNOWN}",
-                (os.fsencode(entry.path), entry.kind),
-            )
-            self.sql.execute(f"update entries set state = {KNOWN} where number = ?", (entry.number,))
+        self.sql.executemany(
+            f"update entries set state = {GONE} where path = ? and kind = ? and state = {KNOWN}",
+            ((os.fsencode(entry.path), entry.kind) for entry in entries),
+        )
+        self.sql.executemany(
+            f"update entries set state = {KNOWN} where number = ?", ((entry.number,) for entry in entries)
+        )
 
     def drop(self, entries: Iterable[Entry]) -> None:
         self.sql.executemany(

@@ -69,6 +69,7 @@ class Index:
         self._stack = ExitStack()
         self._stores: dict[str, ExactEngine] = {}
         self._engines: dict[str, Engine] = {}
+        self._kinds: list[str] | None = None
         self._waiting: list[tuple[Entry, Sequence[tuple[float, float]] | None, np.ndarray]] = []
         try:
             if write:
@@ -150,7 +151,10 @@ class Index:
         return self.about["fingerprint"]
 
     def kinds(self) -> list[str]:
-        return [kind for kind in KINDS if self.catalogue.count(kind)]
+        """Of which there is something; a reader counts once, as it sees the vectors that were there at its opening."""
+        if self.write or self._kinds is None:
+            self._kinds = [kind for kind in KINDS if self.catalogue.count(kind)]
+        return list(self._kinds)
 
     def check_model(self, fingerprint: str, model: str = "") -> None:
         """Refuses vectors of another model, and says how to make the index anew."""
@@ -209,7 +213,8 @@ class Index:
             self.about["width"] = int(width)
             write_about(self.folder, self.about)
         with self.catalogue.change():
-            begun = [(self.catalogue.begin(entry, times), vectors) for entry, times, vectors in latest.values()]
+            entries = self.catalogue.begin([(entry, times) for entry, times, _ in latest.values()])
+        begun = [(entry, vectors) for entry, (_, _, vectors) in zip(entries, latest.values(), strict=True)]
         for kind in KINDS:
             mine = [(entry, vectors) for entry, vectors in begun if entry.kind == kind]
             if mine:
@@ -217,7 +222,7 @@ class Index:
                 store.add([name for entry, _ in mine for name in entry.ids], np.concatenate([one for _, one in mine]))
                 store.flush()
         with self.catalogue.change():
-            self.catalogue.know(entry for entry, _ in begun)
+            self.catalogue.know(entries)
 
     def flush(self) -> None:
         """Commit; forget what is gone; bring the engines up to the vectors; write small segments together."""
