@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from unibrivl.embedder.inputs import find_inputs
 from unibrivl.search import Index, update
 
 WIDTH = 16
@@ -75,18 +75,9 @@ class ByBytes:
         return Found(vectors, tuple(names), kind, self.fingerprint, tuple(times) if windows else None, tuple(failures))
 
 
-def inputs_of(folder: Path) -> list[SimpleNamespace]:
-    found = []
-    for path in sorted(folder.rglob("*.*")):
-        about, kind = os.stat(path), "image" if path.suffix == ".png" else "audio"
-        told = {"size_bytes": about.st_size, "mtime_ns": about.st_mtime_ns, "error": ""}
-        found.append(SimpleNamespace(id=str(path), kind=kind, path=str(path), **told))
-    return found
-
-
 def bring_up(folder: Path, out: Path, embedder: ByBytes | None = None, engine: str = "exact", **options):
     embedder = embedder or ByBytes()
     if not (out / "index.json").exists():
         Index.create(out, fingerprint=embedder.fingerprint, model="by bytes", engine=engine).close()
     with Index.open(out, write=True) as index:
-        return update(index, embedder, inputs_of(folder), folders=[folder], progress=False, **options)
+        return update(index, embedder, find_inputs([folder]), folders=[folder], progress=False, **options)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -276,3 +277,24 @@ def test_an_engine_that_is_behind_is_not_asked(files, tmp_path, caplog):
     with Index.open(out) as index:
         assert index.engine("image").name == "faiss"
     check(files, out)
+
+
+def test_what_lies_in_shards_is_searched_by_its_name_there(tmp_path):
+    folder, out = tmp_path / "shards", tmp_path / "index"
+    folder.mkdir()
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for number in range(5):
+            (tmp_path / "x").write_bytes(f"sound {number} and it goes on".encode())
+            tar.add(tmp_path / "x", f"{number}.wav")
+    embedder = ByBytes()
+    report = bring_up(folder, out, embedder)
+    assert (report.entries, report.embedded, report.failures) == (5, 5, ())
+    with Index.open(out) as index:
+        hit = index.search(of_bytes(b"sound 3 an"), top=1)[0]
+    assert (hit.path, hit.begin_s) == (f"{folder}/a.tar!/3.wav", 0.0) and hit.score == pytest.approx(1, abs=1e-5)
+    embedder.seen.clear()
+    report = bring_up(folder, out, embedder)
+    assert (report.unchanged, report.embedded, embedder.seen) == (5, 0, [])
+    (folder / "a.tar").rename(folder / "b.tar")  # what is in a shard has no content of its own: it is embedded again
+    report = bring_up(folder, out, embedder)
+    assert (report.entries, report.embedded, report.removed) == (5, 5, 5)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from unibrivl.data.places import within_reach
 from unibrivl.embedder import sounds, vector_file
 from unibrivl.embedder.embedder import Embedder
 from unibrivl.embedder.embeddings import Failure
@@ -28,6 +29,7 @@ from unibrivl.embedder.vector_file import Held
 
 MOST_AT_ONCE = 10_000  # sounds whose decoding is planned ahead
 BATCHES_AT_ONCE = 8  # of pictures and texts
+KINDS = ("audio", "image", "text")
 
 
 class Stopped(KeyboardInterrupt):
@@ -172,11 +174,19 @@ class Run:
             for one in self.todo:
                 if one.error:
                     self.fail(one, one.error, errors, bar)
-            for kind, embed in (("audio", self.embed_audio), ("image", self.embed_images), ("text", self.embed_texts)):
+            for kind in KINDS:
                 wanted = [one for one in self.todo if one.kind == kind and not one.error]
                 # sorted by name as the embedder does, so that batches do not depend on the order of the inputs
-                embed(sorted(wanted, key=lambda one: one.path or one.id), errors, bar)
+                self.embed_kind(kind, sorted(wanted, key=lambda one: one.path or one.id), errors, bar)
         self.parts.flush()
+
+    def embed_kind(self, kind: str, wanted: Sequence[Input], errors: Any, bar: Any) -> None:
+        """Things of one kind; what is no file of its own here is fetched, some of it at a time."""
+        embed = {"audio": self.embed_audio, "image": self.embed_images, "text": self.embed_texts}[kind]
+        for portion, broken in within_reach(wanted):
+            for one, error in broken:
+                self.fail(one, error, errors, bar)
+            embed(portion, errors, bar)
 
     def fail(self, one: Input, error: object, errors: Any, bar: Any) -> None:
         self.failures.append(Failure(one.id, str(error)))

@@ -83,9 +83,8 @@ class Worker:
         assert self.embedder is not None
         kept = Kept()
         run = Run(self.embedder, inputs, kept, windows)  # type: ignore[arg-type]
-        embed = {"audio": run.embed_audio, "image": run.embed_images, "text": run.embed_texts}[inputs[0].kind]
         with tqdm(disable=True) as bar:
-            embed(inputs, io.StringIO(), bar)
+            run.embed_kind(inputs[0].kind, inputs, io.StringIO(), bar)
         return kept.found, [(failure.id, failure.error) for failure in run.failures]
 
 
@@ -174,16 +173,13 @@ class RayRun(Run):
         super().__init__(*of_run)
         self.crew = crew
 
-    def embed_audio(self, wanted: Sequence[Input], errors: Any, bar: Any) -> None:
-        self.share_out(by_length(wanted), errors, bar)
-
-    def embed_images(self, wanted: Sequence[Input], errors: Any, bar: Any) -> None:
+    def embed_kind(self, kind: str, wanted: Sequence[Input], errors: Any, bar: Any) -> None:
+        if kind == "audio":
+            self.share_out(by_length(wanted), errors, bar)
+            return
         at_once = BATCHES_AT_ONCE * self.embedder.batch_size
         tasks = [Task(list(wanted[start : start + at_once])) for start in range(0, len(wanted), at_once)]
         self.share_out(tasks, errors, bar)
-
-    def embed_texts(self, wanted: Sequence[Input], errors: Any, bar: Any) -> None:
-        self.embed_images(wanted, errors, bar)
 
     def share_out(self, tasks: Sequence[Task], errors: Any, bar: Any) -> None:
         """Each idle worker is given a task; what a dead one was given waits again, for another."""

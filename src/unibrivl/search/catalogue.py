@@ -211,9 +211,9 @@ class Catalogue:
     def see(self, numbers: Iterable[int]) -> None:
         self.sql.executemany("insert or ignore into seen values (?)", ((number,) for number in numbers))
 
-    def unseen(self, folder: str) -> Iterator[Entry]:
-        """Those below a folder that nobody has seen since the catalogue was opened."""
-        below = os.fsencode(os.path.join(folder, ""))
+    def unseen(self, begins: str) -> Iterator[Entry]:
+        """Those whose path begins so and that nobody has seen since the catalogue was opened."""
+        below = os.fsencode(begins)
         after = below[:-1] + bytes([below[-1] + 1])
         found = self.sql.execute(
             f"select {COLUMNS} from entries where path >= ? and path < ? and state = {KNOWN}"

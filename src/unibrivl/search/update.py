@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from unibrivl.data.places import CONTAINERS, INSIDE, is_url, within_reach
 from unibrivl.search.catalogue import Entry
 from unibrivl.search.index import MOST_ROOTS, Index, write_about
 from unibrivl.utils.files import written_whole
@@ -78,7 +79,8 @@ def update(
     Args:
         embedder: a `unibrivl.embedder.Embedder`, or whatever has its verbs and `fingerprint`.
         inputs: the files there are, as `unibrivl.embedder.inputs.find_inputs` finds them.
-        folders: those in which all files were looked for: what the index knows there and is no more, is forgotten.
+        folders: those in which all files were looked for, and shards, tables and URLs: what the index knows there and
+            is no more, is forgotten.
         windows (`bool`): a vector for every window of a sound instead of one for all of it.
         keep_missing (`bool`): forget nothing.
         progress (`bool`, *optional*): a bar; by default on a terminal.
@@ -87,7 +89,7 @@ def update(
     index.check_model(embedder.fingerprint)
     run = Update(index, embedder, windows, commit_s)
     inputs = list(inputs)
-    roots = [os.path.abspath(os.fsdecode(folder)) for folder in folders]
+    roots = [folder if is_url(folder) else os.path.abspath(folder) for folder in map(os.fsdecode, folders)]
     remember_roots(index, roots)
     hidden = None if progress is None else not progress
     try:
@@ -109,7 +111,7 @@ class Update:
 
     def __init__(self, index: Index, embedder: Any, windows: bool, commit_s: float):
         self.index, self.embedder, self.windows, self.commit_s = index, embedder, windows, commit_s
-        self.todo: dict[str, list[Entry]] = {"audio": [], "image": []}
+        self.todo: dict[str, list[tuple[Entry, Any]]] = {"audio": [], "image": []}
         self.failures: list[tuple[str, str, str]] = []
         self.embedded = self.unchanged = self.moved = self.vectors = 0
         self.since = time.monotonic()
@@ -117,9 +119,9 @@ class Update:
 
     def look_at(self, one: Any) -> None:
         """An input: is it known, has it moved, or is it to be embedded?"""
-        if one.path is None:
+        if one.kind not in self.todo:
             raise ValueError("an index of files takes sounds and pictures: add texts with Index.add")
-        path, catalogue = os.path.abspath(one.path), self.index.catalogue
+        path, catalogue = place_of(one), self.index.catalogue
         entry = Entry(-1, path, one.kind, one.size_bytes, one.mtime_ns)
         if one.error:
             self.fail(entry, one.error)
@@ -132,13 +134,14 @@ class Update:
                 self.bar.update()
                 return
         try:
-            entry = replace(entry, content=content_of(path))
+            if one.source is None:  # what is in a shard or behind a URL is not read twice
+                entry = replace(entry, content=content_of(path))
         except OSError as error:
             self.fail(entry, error)
             return
         before = known if known is not None and same(known, entry) else self.moved_from(entry)
         if before is None:
-            self.todo[one.kind].append(entry)
+            self.todo[one.kind].append((entry, one))
             self.embed_if_enough(one.kind)
             return
         with catalogue.change():
@@ -151,6 +154,8 @@ class Update:
         self.bar.update()
 
     def moved_from(self, entry: Entry) -> Entry | None:
+        if not entry.content:
+            return None
         for other in self.index.catalogue.of_content(entry.content, entry.kind):
             if not os.path.lexists(other.path) and same(other, entry, moved=True):
                 return other
@@ -159,7 +164,7 @@ class Update:
     def embed_if_enough(self, kind: str) -> None:
         waiting = self.todo[kind]
         at_once = BATCHES_AT_ONCE * getattr(self.embedder, "batch_size", 1)
-        if len(waiting) >= at_once or sum(entry.size_bytes for entry in waiting) >= BYTES_AT_ONCE:
+        if len(waiting) >= at_once or sum(entry.size_bytes for entry, _ in waiting) >= BYTES_AT_ONCE:
             self.todo[kind] = []
             self.embed(waiting)
 
@@ -169,21 +174,31 @@ class Update:
             if waiting:
                 self.embed(waiting)
 
-    def embed(self, entries: list[Entry]) -> None:
-        """Files of one kind. A call that fails is tried again file by file, to find the one to blame."""
-        names, paths = [str(place) for place in range(len(entries))], [entry.path for entry in entries]
+    def embed(self, things: list[tuple[Entry, Any]]) -> None:
+        """Things of one kind, those fetched that are no files here."""
+        entries = [entry for entry, _ in things]
+        numbered = [replace(one, id=str(place)) for place, (_, one) in enumerate(things)]
+        for portion, broken in within_reach(numbered):
+            for one, error in broken:
+                self.fail(entries[int(one.id)], error)
+            if portion:
+                self.embed_files(entries, portion)
+
+    def embed_files(self, entries: list[Entry], inputs: list[Any]) -> None:
+        """A call that fails is tried again file by file, to find the one to blame."""
+        names, paths = [one.id for one in inputs], [one.path for one in inputs]
         told = {"on_error": "collect", "progress": False, "ids": names}
         try:
-            if entries[0].kind == "audio":
+            if inputs[0].kind == "audio":
                 found = self.embedder.encode_audio(paths, timestamps=self.windows, **told)
             else:
                 found = self.embedder.encode_image(paths, **told)
         except ValueError as error:
-            if len(entries) == 1:
-                self.fail(entries[0], error)
+            if len(inputs) == 1:
+                self.fail(entries[int(inputs[0].id)], error)
                 return
-            for entry in entries:
-                self.embed([entry])
+            for one in inputs:
+                self.embed_files(entries, [one])
             return
         rows: dict[str, list[int]] = {}
         for row, name in enumerate(found.ids):
@@ -210,6 +225,13 @@ class Update:
         self.bar.update()
 
 
+def place_of(one: Any) -> str:
+    """The name under which a thing is known."""
+    if one.source is not None:
+        return one.source.place
+    return one.id if one.path is None or is_url(one.path) else os.path.abspath(one.path)
+
+
 def same(known: Entry, entry: Entry, moved: bool = False) -> bool:
     """Whether the content is the same. Of a large file only its ends are known, so its time has to agree as well."""
     if known.content != entry.content or not entry.content:
@@ -217,18 +239,27 @@ def same(known: Entry, entry: Entry, moved: bool = False) -> bool:
     return not entry.content.startswith("~") or (moved and known.mtime_ns == entry.mtime_ns)
 
 
-def forget_missing(index: Index, folders: Iterable[str]) -> int:
-    """What lay below these folders, was not seen now, and is not there."""
+def forget_missing(index: Index, roots: Iterable[str]) -> int:
+    """What lay below these, was not seen now, and is not there."""
     missing = {
         entry.number: entry
-        for folder in folders
-        if os.path.isdir(folder)
-        for entry in index.catalogue.unseen(folder)
+        for root in roots
+        for begins in beginnings(root)
+        for entry in index.catalogue.unseen(begins)
         if not os.path.lexists(entry.path)
     }
     with index.catalogue.change():
         index.catalogue.drop(missing.values())
     return len(missing)
+
+
+def beginnings(root: str) -> list[str]:
+    """How the names begin of what lies in a folder, a shard, a table, or below a URL; of a pattern nobody can say."""
+    if not is_url(root):
+        return [os.path.join(root, "")] if os.path.isdir(root) else [root + INSIDE] if os.path.isfile(root) else []
+    if any(mark in root for mark in "*?[{"):
+        return []
+    return [root + INSIDE] if root.lower().endswith(CONTAINERS) else [root.rstrip("/") + "/"]
 
 
 def remember_roots(index: Index, folders: Iterable[str]) -> None:
