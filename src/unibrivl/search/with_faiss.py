@@ -34,6 +34,10 @@ def make_engine(folder: Path, width: int, *, kind: str = "auto", expected: int =
     return FaissEngine(folder, width, kind=kind, expected=expected)
 
 
+def check_usable() -> None:
+    require("faiss", "search", "the engine faiss")
+
+
 def kind_for(size: int) -> str:
     return "flat" if size < FLAT_BELOW else "hnsw" if size < GRAPH_BELOW else "ivfpq"
 
