@@ -1,9 +1,12 @@
 """Tiny towers of every kind for UniBriVL's tests: configurations, and inputs as each tower's own processor makes them.
 
-`AUDIO`, `IMAGE` and `TEXT` hold fields by a short name; `unibrivl_config("hubert", "clip")` joins two or three.
+`AUDIO`, `IMAGE` and `TEXT` hold fields by a short name; `unibrivl_config("hubert", "clip")` joins two or three, and
+`save_unibrivl(folder)` writes a whole model that `unibrivl.load` takes.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 
@@ -174,6 +177,35 @@ def unibrivl_config(audio: str = "speechlm", image: str = "clip", text: str | No
     if text is not None:
         towers["text_config"] = dict(TEXT[text])
     return UniBriVLConfig(**{**HEAD, **towers, **fields})
+
+
+def save_unibrivl(folder: Path) -> str:
+    """A model with its processor, of SpeechLM and CLIP, in `folder`; of texts it knows the words dog and rain."""
+    from transformers import CLIPImageProcessorPil
+
+    from unibrivl.modeling import SpeechLMFeatureExtractor, SpeechLMPhoneTokenizer, UniBriVLModel, UniBriVLProcessor
+
+    torch.manual_seed(0)
+    UniBriVLModel(unibrivl_config("speechlm", "clip")).eval().save_pretrained(folder)
+    UniBriVLProcessor(
+        feature_extractor=SpeechLMFeatureExtractor(),
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        unit_tokenizer=SpeechLMPhoneTokenizer(lexicon={"DOG": ["D", "AO1", "G"], "RAIN": ["R", "EY1", "N"]}),
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+def save_noise(folder: Path, number: int, rate: int = 16000) -> Path:
+    """So many sounds of noise in `folder`, a third of a second to a second long."""
+    import numpy as np
+    import soundfile
+
+    generator = np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    for one in range(number):
+        noise = 0.1 * generator.standard_normal(generator.integers(rate // 3, rate))
+        soundfile.write(folder / f"{one:02}.wav", noise, rate)
+    return folder
 
 
 def sounds(audio: str = "speechlm", number: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:

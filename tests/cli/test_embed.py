@@ -14,14 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
-import torch
-from tiny_towers import unibrivl_config
-from transformers import CLIPImageProcessorPil
+from tiny_towers import save_noise, save_unibrivl
 
 from unibrivl.cli import main
 from unibrivl.embedder import read_vectors
-from unibrivl.modeling import SpeechLMFeatureExtractor, SpeechLMPhoneTokenizer, UniBriVLModel, UniBriVLProcessor
 
 pytest.importorskip("pyarrow")
 RATE = 16000
@@ -57,26 +53,13 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    UniBriVLModel(unibrivl_config("speechlm", "clip")).eval().save_pretrained(folder)
-    UniBriVLProcessor(
-        feature_extractor=SpeechLMFeatureExtractor(),
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        unit_tokenizer=SpeechLMPhoneTokenizer(lexicon={"DOG": ["D", "AO1", "G"], "RAIN": ["R", "EY1", "N"]}),
-    ).save_pretrained(folder)
-    return str(folder)
+    return save_unibrivl(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Thirty sounds, a third of a second to a second long."""
-    folder = tmp_path_factory.mktemp("sounds")
-    generator = np.random.default_rng(0)
-    for number in range(30):
-        noise = 0.1 * generator.standard_normal(generator.integers(RATE // 3, RATE))
-        soundfile.write(folder / f"{number:02}.wav", noise, RATE)
-    return folder
+    return save_noise(tmp_path_factory.mktemp("sounds"), 30)
 
 
 @pytest.fixture(scope="module")

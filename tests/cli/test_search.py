@@ -8,28 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from PIL import Image
-from tiny_towers import unibrivl_config
-from transformers import CLIPImageProcessorPil
+from tiny_towers import save_unibrivl
 
 from unibrivl.cli import main
-from unibrivl.modeling import SpeechLMFeatureExtractor, SpeechLMPhoneTokenizer, UniBriVLModel, UniBriVLProcessor
 
 RATE = 16000
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    UniBriVLModel(unibrivl_config("speechlm", "clip")).eval().save_pretrained(folder)
-    UniBriVLProcessor(
-        feature_extractor=SpeechLMFeatureExtractor(),
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        unit_tokenizer=SpeechLMPhoneTokenizer(lexicon={"DOG": ["D", "AO1", "G"], "RAIN": ["R", "EY1", "N"]}),
-    ).save_pretrained(folder)
-    return str(folder)
+    return save_unibrivl(tmp_path_factory.mktemp("model"))
 
 
 def test_a_folder_is_indexed_and_asked(model, tmp_path, monkeypatch, capsys):

@@ -18,17 +18,14 @@ import numpy as np
 import pytest
 import ray_embedders
 import soundfile
-import torch
 from PIL import Image
-from tiny_towers import unibrivl_config
-from transformers import CLIPImageProcessorPil
+from tiny_towers import save_noise, save_unibrivl
 
 from unibrivl.cli import main
 from unibrivl.embedder import bulk_ray, embed_files, read_vectors
 from unibrivl.embedder import parts as parts_file
 from unibrivl.embedder.bulk_ray import RayCrew, RayRun, Task, by_length
 from unibrivl.embedder.inputs import Input
-from unibrivl.modeling import SpeechLMFeatureExtractor, SpeechLMPhoneTokenizer, UniBriVLModel, UniBriVLProcessor
 
 pytest.importorskip("pyarrow")
 RATE = 16000
@@ -36,25 +33,13 @@ RATE = 16000
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    UniBriVLModel(unibrivl_config("speechlm", "clip")).eval().save_pretrained(folder)
-    UniBriVLProcessor(
-        feature_extractor=SpeechLMFeatureExtractor(),
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        unit_tokenizer=SpeechLMPhoneTokenizer(lexicon={"DOG": ["D", "AO1", "G"], "RAIN": ["R", "EY1", "N"]}),
-    ).save_pretrained(folder)
-    return str(folder)
+    return save_unibrivl(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Twenty-four sounds, a file that is none, and two pictures."""
-    folder = tmp_path_factory.mktemp("things")
-    generator = np.random.default_rng(0)
-    for number in range(24):
-        noise = 0.1 * generator.standard_normal(generator.integers(RATE // 3, RATE))
-        soundfile.write(folder / f"{number:02}.wav", noise, RATE)
+    folder, generator = save_noise(tmp_path_factory.mktemp("things"), 24), np.random.default_rng(0)
     (folder / "broken.wav").write_bytes(b"junk")
     for number in range(2):
         Image.fromarray(generator.integers(0, 255, (40, 50, 3), np.uint8)).save(folder / f"{number}.png")

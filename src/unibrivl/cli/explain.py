@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from PIL import Image
 
-    from unibrivl.cli.embed import asked_embedder
+    from unibrivl.cli.embedding import asked_embedder
 
     if (args.image is None) == (args.text is None):
         raise ValueError("name a picture, or a text with --text, and not both")

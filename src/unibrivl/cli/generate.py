@@ -100,7 +100,7 @@ def as_gains(text: str) -> list[float]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from unibrivl.cli.embed import stopped_by_sigterm
+    from unibrivl.cli.embedding import stopped_by_sigterm
 
     with stopped_by_sigterm():
         return generate(args)

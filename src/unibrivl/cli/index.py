@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unibrivl.cli.embed import MOST_SHOWN, asked_embedder, read_paths, stopped_by_sigterm
+from unibrivl.cli.embedding import (
+    MOST_SHOWN,
+    add_embedder_arguments,
+    add_file_arguments,
+    asked_embedder,
+    read_paths,
+    stopped_by_sigterm,
+)
 
 if TYPE_CHECKING:
     from unibrivl.search import Index
@@ -25,32 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "you like: the same command goes on. Exit code: 0 all is in it, 1 some files could not be embedded, 2 wrong "
         "question, 130 stopped."
     )
-    parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="files, and folders to search; - reads names from standard input"
-    )
-    parser.add_argument("--from-file", metavar="LIST", help="a file with one path in a line, or - for standard input")
+    add_file_arguments(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder of the index")
     parser.add_argument("--model", help="a folder, a name on the Hub, or embedded (default: that of the index)")
-    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
-    parser.add_argument(
-        "--kind",
-        choices=("auto", "audio", "image"),
-        default="auto",
-        help="what the files are; auto goes by the suffix (default)",
-    )
     parser.add_argument("--whole", action="store_true", help="one vector for a sound, and none for its windows")
     parser.add_argument(
-        "--window-s", type=float, metavar="S", help="seconds in a window (default: 10, or what the model hears)"
+        "--engine",
+        help="what searches: exact (default), faiss, postgres or qdrant; of an index that is there, without PATH, "
+        "another one is made of its vectors",
     )
-    parser.add_argument("--engine", help="what searches: exact (default), faiss, postgres or qdrant")
     parser.add_argument(
         "--engine-option", action="append", default=[], metavar="NAME=VALUE", help="for the engine, such as kind=hnsw"
     )
     parser.add_argument("--half", action="store_true", help="store vectors in half precision: half the disk")
     parser.add_argument("--keep-missing", action="store_true", help="keep what is no longer there")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="things in a forward pass (default: 16)")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads that decode ahead (default: 2)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
+    add_embedder_arguments(parser)
     parser.add_argument("--restart", action="store_true", help="remove the index that is there and make it anew")
     parser.add_argument("--quiet", action="store_true", help="no bar and no summary; errors are still told")
 
@@ -62,15 +58,26 @@ def run(args: argparse.Namespace) -> int:
 
 def index(args: argparse.Namespace) -> int:
     paths, out = read_paths(args), Path(args.out)
-    if not paths:
+    if not paths and (args.restart or not (args.engine or args.engine_option)):
         raise ValueError("nothing to index: name files or folders, or give them with --from-file")
+
+    from unibrivl.search import Index, change_engine, remove, update
+    from unibrivl.search.index import ABOUT, read_about
+
+    there = read_about(out) if (out / ABOUT).exists() or not paths else None
+    other = None if there is None or args.restart else other_engine(args, there)
+    if not paths:
+        change_engine(out, *other) if other else Index.open(out, write=True).close()
+        if not args.quiet:
+            print(f"{out}: searched by {read_about(out)['engine']}, made of the vectors that are there")
+        return 0
 
     from unibrivl.embedder.bulk import check_inputs
     from unibrivl.embedder.inputs import find_inputs
-    from unibrivl.search import Index, remove, update
-    from unibrivl.search.index import ABOUT, read_about
+    from unibrivl.search.engines import check_for_index
 
-    there = read_about(out) if (out / ABOUT).exists() else None
+    if there is None or args.restart:
+        check_for_index(args.engine or "exact", options_of(args))  # before anything is loaded or removed
     take_settings(args, None if args.restart else there)
     inputs = find_inputs(paths, kind=args.kind)
     embedder = asked_embedder(args)
@@ -79,6 +86,8 @@ def index(args: argparse.Namespace) -> int:
         remove(out)
         there = None
     try:
+        if other:
+            change_engine(out, *other)
         with open_index(args, embedder) if there is None else Index.open(out, write=True) as opened:
             report = update(
                 opened,
@@ -116,27 +125,41 @@ def take_settings(args: argparse.Namespace, there: dict[str, Any] | None) -> Non
         if args.whole and settings.get("windows", True):
             raise ValueError(f"{args.out} has windows of its sounds: leave --whole out, or make it anew (--restart)")
         args.whole = not settings.get("windows", True)
-        if args.engine not in (None, there["engine"]):
-            raise ValueError(f"{args.out} is searched by {there['engine']}: to change that, make it anew (--restart)")
+        if args.half and there["dtype"] != "float16":
+            raise ValueError(f"{args.out} has whole precision: leave --half out, or make it anew (--restart)")
     if os.path.isdir(args.model):
         args.model = os.path.abspath(args.model)
+
+
+def other_engine(args: argparse.Namespace, there: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The engine that is asked for, and its options, where an index has another one, or other options."""
+    engine, options = args.engine or there["engine"], options_of(args)
+    if engine == there["engine"] and not args.engine_option:
+        options = there["engine_options"]
+    return None if (engine, options) == (there["engine"], there["engine_options"]) else (engine, options)
+
+
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What --engine-option says: numbers and true or false as such, all else as words."""
+    options: dict[str, Any] = {}
+    for word in args.engine_option:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"--engine-option takes NAME=VALUE, got {word!r}")
+        known = {"true": True, "false": False}
+        options[name] = int(value) if value.lstrip("-").isdigit() else known.get(value, value)
+    return options
 
 
 def open_index(args: argparse.Namespace, embedder: Any) -> Index:
     from unibrivl.search import Index
 
-    options = {}
-    for word in args.engine_option:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"--engine-option takes NAME=VALUE, got {word!r}")
-        options[name] = int(value) if value.lstrip("-").isdigit() else value
     return Index.create(
         args.out,
         fingerprint=embedder.fingerprint,
         model=args.model,
         engine=args.engine or "exact",
-        engine_options=options,
+        engine_options=options_of(args),
         dtype="float16" if args.half else "float32",
         settings={"windows": not args.whole, "window_s": args.window_s, "revision": args.revision},
     )

@@ -77,7 +77,7 @@ def weighted(args: argparse.Namespace, name: str) -> list[tuple[str, float]]:
 
 def load_embedder(args: argparse.Namespace, about: dict[str, Any]) -> Any:
     """The model of the index, with the windows of the index."""
-    from unibrivl.cli import embed
+    from unibrivl.cli.embedding import asked_embedder
 
     settings = about["settings"]
     told = argparse.Namespace(
@@ -90,7 +90,7 @@ def load_embedder(args: argparse.Namespace, about: dict[str, Any]) -> Any:
     )
     if not told.model:
         raise ValueError(f"{args.index} does not say which model it is of: name it with --model")
-    return embed.asked_embedder(told)
+    return asked_embedder(told)
 
 
 def table(hits: Sequence[Hit], query: Query) -> Iterator[str]:

@@ -66,7 +66,7 @@ def show(args: argparse.Namespace, limits: object) -> int:
     from unibrivl.app.studio import Studio
     from unibrivl.app.workshop import Workshop
     from unibrivl.cli.audio_words import with_words
-    from unibrivl.cli.embed import stopped_by_sigterm
+    from unibrivl.cli.embedding import stopped_by_sigterm
     from unibrivl.cli.generate import load_pipeline, quiet_libraries
     from unibrivl.cli.speech import load_speech
 

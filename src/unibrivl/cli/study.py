@@ -81,7 +81,7 @@ def build(args: argparse.Namespace) -> int:
 
 
 def serve(args: argparse.Namespace) -> int:
-    from unibrivl.cli.embed import stopped_by_sigterm
+    from unibrivl.cli.embedding import stopped_by_sigterm
     from unibrivl.cli.serve import wait
     from unibrivl.evaluation.study import served
     from unibrivl.utils.hosts import is_loopback

@@ -2,7 +2,7 @@
 
 from unibrivl.search.engine import Engine
 from unibrivl.search.engines import ENGINES, open_engine
-from unibrivl.search.index import Hit, Index, remove
+from unibrivl.search.index import Hit, Index, change_engine, remove
 from unibrivl.search.query import Part, Query, encoded
 from unibrivl.search.update import UpdateReport, update
 
@@ -14,6 +14,7 @@ __all__ = [
     "Part",
     "Query",
     "UpdateReport",
+    "change_engine",
     "encoded",
     "open_engine",
     "remove",

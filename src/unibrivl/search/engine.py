@@ -1,4 +1,4 @@
-"""What finds the nearest vectors, whatever keeps them: six verbs, and the checks that all engines share.
+"""What finds the nearest vectors, whatever keeps them: seven verbs, and the checks that all engines share.
 
 Shapes: N vectors, Q queries, E embedding, k nearest.
 """
@@ -28,6 +28,9 @@ class Engine(Protocol):
 
     def search(self, queries_QE: np.ndarray, k: int) -> tuple[list[list[str]], np.ndarray]:
         """Ids and cosines (Q, at most k) of the nearest, best first."""
+
+    def clear(self) -> None:
+        """Forget all of them."""
 
     def flush(self) -> None:
         """What was added and deleted so far survives a kill from now on."""

@@ -1,9 +1,9 @@
 """The table of engines. A module is imported when its engine is asked for, so none needs what another is made of.
 
-Each module has `make_engine(folder, width, *, options)`, which opens what lies in `folder`, or begins it there. One
-that asks a server says three things more: `CONNECTION`, which of its options tell where the server is and who asks,
-with the environment variable of each; `PLACE`, the option that names its table; and `check_address()`, whether the
-environment names a server at all.
+Each module has `make_engine(folder, width, *, options)`, which opens what lies in `folder`, or begins it there, and
+`check_usable()` where something may be missing: what it is made of, or the environment variable of its server. One
+that asks a server says two things more: `CONNECTION`, which of its options tell where the server is and who asks, with
+the environment variable of each, and `PLACE`, the option that names its table.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ def known_options(name: str) -> list[str]:
     return [one.name for one in given if one.kind is one.KEYWORD_ONLY]
 
 
+def is_server(name: str) -> bool:
+    """Whether what the engine keeps lies elsewhere, where others can change it."""
+    return hasattr(module_of(name), "CONNECTION")
+
+
 def check_known(name: str, options: Iterable[str], known: Iterable[str]) -> None:
     unknown = [option for option in options if option not in known]
     if unknown:
@@ -83,8 +88,14 @@ def check_kept_options(name: str, options: Mapping[str, Any]) -> None:
         )
 
 
-def check_address(name: str) -> None:
-    """Refuses an engine for an index whose server nobody has named."""
+def check_for_index(name: str, options: Mapping[str, Any]) -> None:
+    """Both: before an index is made, and before it opens an engine."""
+    check_kept_options(name, options)
+    check_usable(name)
+
+
+def check_usable(name: str) -> None:
+    """Refuses an engine that an index cannot use here, before hours go into its vectors."""
     module = module_of(name)
-    if hasattr(module, "check_address"):
-        module.check_address()
+    if hasattr(module, "check_usable"):
+        module.check_usable()

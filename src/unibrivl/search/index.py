@@ -15,7 +15,7 @@ import logging
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,14 @@ import numpy as np
 
 from unibrivl.search.catalogue import Catalogue, Entry
 from unibrivl.search.engine import Engine
-from unibrivl.search.engines import check_address, check_kept_options, known_options, open_engine
+from unibrivl.search.engines import (
+    check_for_index,
+    check_kept_options,
+    check_usable,
+    is_server,
+    known_options,
+    open_engine,
+)
 from unibrivl.search.exact import ExactEngine
 from unibrivl.search.query import Query
 from unibrivl.utils.files import locked, written_whole
@@ -64,7 +71,7 @@ class Index:
     def __init__(self, folder: Path, about: dict[str, Any], write: bool):
         check_kept_options(about["engine"], about["engine_options"])
         if write:
-            check_address(about["engine"])  # now, and not when everything is embedded
+            check_usable(about["engine"])  # now, and not when everything is embedded
         self.folder, self.about, self.write = folder, about, write
         self._stack = ExitStack()
         self._stores: dict[str, ExactEngine] = {}
@@ -106,8 +113,7 @@ class Index:
             settings (*optional*): whatever else should be told by `about`.
         """
         folder = Path(folder)
-        check_kept_options(engine, engine_options or {})
-        check_address(engine)
+        check_for_index(engine, engine_options or {})
         if (folder / ABOUT).exists():
             raise ValueError(f"{folder} holds an index already: open it, or choose another folder")
         if folder.is_dir() and any(path.name != "lock" for path in folder.iterdir()):
@@ -277,35 +283,29 @@ class Index:
 
     def engine(self, kind: str) -> Engine:
         """What searches the vectors of a kind; the exact engine where another is behind."""
+        store = self.store(kind)
         if self.about["engine"] == "exact":
-            return self.store(kind)
+            return store
         if kind not in self._engines:
-            store = self.store(kind)
-            if self._stamp(kind) != store.stamp():
+            engine = self._engine_if_fed(kind, store)
+            self._engines[kind] = store if engine is None else engine  # an empty one is false
+            if engine is None:
                 logger.warning(
                     "the engine %s of %s is behind its vectors, and all of them are compared instead: the next "
                     "`unibrivl index` brings it up to them",
                     self.about["engine"],
                     self.folder,
                 )
-                return store
-            self._engines[kind] = self._open_engine(kind, store)
         return self._engines[kind]
 
-    def _open_engine(self, kind: str, store: ExactEngine) -> Engine:
-        options = {
-            name: value.replace("{kind}", kind) if isinstance(value, str) else value
-            for name, value in self.about["engine_options"].items()
-        }
-        if self.about["engine"] == "faiss":
-            options.setdefault("expected", len(store))
-        if "fingerprint" in known_options(self.about["engine"]):
-            options["fingerprint"] = self.fingerprint
-        check_address(self.about["engine"])
-        return open_engine(self.about["engine"], self._engine_folder(kind), self.about["width"], **options)
-
-    def _engine_folder(self, kind: str) -> Path:
-        return self.folder / "engines" / self.about["engine"] / kind
+    def _engine_if_fed(self, kind: str, store: ExactEngine) -> Engine | None:
+        if self._stamp(kind) != store.stamp():
+            return None
+        engine = engine_of(self.folder, self.about, kind, len(store))
+        if len(engine) == len(store):
+            return engine
+        engine.close()  # another server than the one that was fed, or somebody has been at it
+        return None
 
     def _stamp(self, kind: str) -> str:
         """Up to which state of the vectors the engine was fed."""
@@ -319,18 +319,25 @@ class Index:
 
     def _feed(self, kind: str, store: ExactEngine) -> None:
         """Give the engine what it has not been given; all of it where that cannot be told."""
-        if self.about["engine"] == "exact" or self._stamp(kind) == store.stamp():
+        name, fed = self.about["engine"], self._stamp(kind)
+        if name == "exact" or (fed == store.stamp() and not is_server(name)):
             return
-        self._engine_folder(kind).mkdir(parents=True, exist_ok=True)
-        engine = self._engines.get(kind) or self._open_engine(kind, store)
-        self._engines[kind] = engine
+        if kind not in self._engines:
+            self._engines[kind] = engine_of(self.folder, self.about, kind, len(store))
+        engine = self._engines[kind]
+        if fed == store.stamp() and len(engine) == len(store):
+            return
         engine.delete(self.catalogue.untold())
-        since = self._stamp(kind) if len(engine) else ""
+        since = fed if len(engine) else ""
         if getattr(engine, "is_stale", False):
-            engine.clear()  # type: ignore[attr-defined]  # an engine that can be stale can be cleared
+            engine.clear()
             since = ""
         for ids, vectors_NE in store.items(since):
             engine.add(ids, vectors_NE)
+        if len(engine) != len(store):  # of a server that was fed something else
+            engine.clear()
+            for ids, vectors_NE in store.items():
+                engine.add(ids, vectors_NE)
         engine.flush()
         self._fed(kind, store)
 
@@ -359,7 +366,12 @@ class Index:
         estimates, asked = getattr(engine, "is_approximate", False), MORE * top
         while True:
             (names,), cosines = engine.search(vector_E[None], asked * (MORE if estimates else 1))
-            scores = store.vectors(names) @ vector_E if estimates else cosines[0]
+            got, scores = len(names), cosines[0]
+            if engine is not store:  # a server may be told of vectors that were not there when this was opened
+                places = [place for place, name in enumerate(names) if name in store]
+                names, scores = [names[place] for place in places], scores[places]
+            if estimates:
+                scores = store.vectors(names) @ vector_E
             ranked = sorted(zip(scores.tolist(), names, strict=True), key=lambda one: -one[0])
             found = self.catalogue.numbered(list({int(name.split(".")[0]) for name in names}))
             best: dict[int, tuple[float, str]] = {}
@@ -367,7 +379,7 @@ class Index:
                 number = int(name.split(".")[0])
                 if number in found:
                     best.setdefault(number, (score, name))
-            if len(best) >= top or len(names) < asked:
+            if len(best) >= top or got < asked:
                 break
             asked *= MORE
         chosen = list(best.items())[:top]
@@ -398,11 +410,62 @@ def write_about(folder: Path, about: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
+def engine_of(folder: Path, about: Mapping[str, Any], kind: str, expected: int) -> Engine:
+    """The engine of this index for vectors of a kind, each kind in a place of its own."""
+    name, made_in = about["engine"], folder / "engines" / about["engine"] / kind
+    check_for_index(name, about["engine_options"])
+    options = {
+        option: value.replace("{kind}", kind) if isinstance(value, str) else value
+        for option, value in about["engine_options"].items()
+    }
+    known = known_options(name)
+    if "expected" in known:
+        options.setdefault("expected", expected)
+    if "fingerprint" in known:
+        options["fingerprint"] = about["fingerprint"]
+    made_in.mkdir(parents=True, exist_ok=True)
+    return open_engine(name, made_in, about["width"], **options)
+
+
+def change_engine(folder: str | Path, engine: str, engine_options: Mapping[str, Any] | None = None) -> None:
+    """Another engine for an index that is there, made from its vectors; what the one before made is removed.
+
+    Until the new one is made the index stays with the one it has.
+    """
+    folder, options = Path(folder), dict(engine_options or {})
+    check_for_index(engine, options)
+    before = read_about(folder)
+    with Index(folder, {**before, "engine": engine, "engine_options": options}, write=True) as index:
+        # of the same engine with other options: both would lie in one place
+        remove_engine(folder, before if before["engine"] == engine else index.about)
+        index.flush()
+        write_about(folder, index.about)
+        if before["engine"] != engine:
+            remove_engine(folder, before)
+
+
+def remove_engine(folder: Path, about: Mapping[str, Any]) -> None:
+    """What an engine made of the vectors: its files, and its tables on a server, where that can be reached."""
+    name, made_in = about["engine"], folder / "engines"
+    try:
+        for kind in KINDS if is_server(name) else ():
+            if (made_in / name / kind).is_dir():
+                engine: Any = engine_of(folder, about, kind, 0)
+                with closing(engine):
+                    engine.drop()
+    except (ValueError, OSError, ImportError) as error:
+        logger.warning("what the engine %s keeps of %s elsewhere stays there: %s", name, folder, error)
+    for kind in KINDS:
+        shutil.rmtree(made_in / name / kind, ignore_errors=True)
+        (made_in / f"{name}-{kind}.json").unlink(missing_ok=True)
+
+
 def remove(folder: str | Path) -> None:
     """Remove what an index wrote, and nothing else."""
     folder = Path(folder)
-    read_about(folder)
+    about = read_about(folder)
     with locked(folder):
+        remove_engine(folder, about)
         (folder / ABOUT).unlink()  # first: without it there is no index
         for name in (CATALOGUE, f"{CATALOGUE}-journal", "errors.csv"):
             (folder / name).unlink(missing_ok=True)

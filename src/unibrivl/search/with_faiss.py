@@ -38,6 +38,10 @@ def make_engine(folder: Path, width: int, *, kind: str = "auto", expected: int =
     return FaissEngine(folder, width, kind=kind, expected=expected)
 
 
+def check_usable() -> None:
+    require("faiss", "search", "the engine faiss")
+
+
 def kind_for(size: int) -> str:
     bounds = (FLAT_BELOW, GRAPH_BELOW, BYTES_BELOW)
     return KINDS[sum(size >= bound for bound in bounds)]

@@ -78,10 +78,12 @@ def make_engine(
     return engine
 
 
-def check_address() -> None:
+def check_usable() -> None:
     """An empty one leaves it to PGHOST and its kin."""
     if DSN not in os.environ:
         raise ValueError(f"an index in PostgreSQL asks the server that the environment variable {DSN} names: set it")
+    require("psycopg", "postgres", "an index in PostgreSQL")
+    require("pgvector.psycopg", "postgres", "an index in PostgreSQL")
 
 
 class Link:
@@ -133,6 +135,8 @@ class Link:
                 except psycopg.OperationalError as error:
                     if is_last or not self.connection.closed:
                         raise ConnectionError(f"PostgreSQL did not answer: {str(error).strip()}") from error
+                except psycopg.DatabaseError as error:  # rights that are missing, a table that somebody removed
+                    raise ValueError(f"PostgreSQL refused: {str(error).strip()}") from error
 
     def close(self) -> None:
         with self.lock:
@@ -273,6 +277,10 @@ class PostgresEngine:
     def drop_index(self) -> None:
         """Back to the exact search."""
         self.link.do(lambda connection: connection.execute(self.said("DROP INDEX IF EXISTS {index}")))
+
+    def clear(self) -> None:
+        """All is forgotten; the table stays, with its index."""
+        self.link.do(lambda connection: connection.execute(self.said("DELETE FROM {table}")))
 
     def drop(self) -> None:
         """The table is removed, with all that is in it."""

@@ -90,13 +90,14 @@ def make_engine(
     return engine
 
 
-def check_address() -> None:
+def check_usable() -> None:
     if not os.environ.get(URL):
         raise ValueError(
             f"an index in Qdrant asks the server that the environment variable {URL} names (its key: {API_KEY}): set "
             "it. The embedded engine keeps pickles, which are code to whoever opens them, so no index uses it: that "
             "one is for open_engine('qdrant', folder, width) and folders of your own"
         )
+    require("qdrant_client", "qdrant", "an index in Qdrant")
 
 
 def point_id(name: str) -> str:
@@ -172,6 +173,11 @@ class QdrantEngine:
             answers = self.client.query_batch_points(self.collection, asked)
             found += [[(point.payload["id"], point.score) for point in answer.points] for answer in answers]
         return as_result(found)
+
+    def clear(self) -> None:
+        """All is forgotten; the collection is made again."""
+        self.client.delete_collection(self.collection)
+        self._make(self.collection, self.width)
 
     def drop(self) -> None:
         """The collection is removed, with all that is in it."""
