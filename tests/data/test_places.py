@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unibrivl.data import places
-from unibrivl.data.places import fetched, is_url, spanned, within_reach
+from unibrivl.data.places import fetched, is_url, local_file, spanned, within_reach
 from unibrivl.embedder.inputs import find_inputs
 
 SOUND, PICTURE = b"RIFF0000WAVE and so on", b"\x89PNG and so on"
@@ -140,6 +140,21 @@ def test_what_is_broken_stops_nothing_else(tmp_path, store, monkeypatch):
     found = list(within_reach(inputs))
     assert [str(error) for _, broken in found for _, error in broken][0].endswith("ends within one.wav")
     assert [one.id for portion, _ in found for one in portion] == [f"{tmp_path}/b.tar!/one.wav", "memory:///one.wav"]
+
+
+def test_a_name_that_was_kept_finds_the_thing_again(tmp_path, store):
+    store.pipe("/b/one.wav", SOUND)
+    paths = [shard(tmp_path / "a.tar", one__wav=SOUND, two__png=PICTURE), "memory:///b/one.wav",
+             table(tmp_path / "a.parquet", audio=[{"bytes": SOUND, "path": "x.wav"}])]  # fmt: skip
+    inputs = find_inputs(paths)
+    assert len(inputs) == 4
+    for one in inputs:
+        with local_file(one.source.place) as path:
+            assert Path(path).read_bytes() == (PICTURE if one.kind == "image" else SOUND)
+    with local_file(str(paths[0])) as path:
+        assert path == str(paths[0])
+    with pytest.raises(ValueError, match="is not there"), local_file(f"{paths[0]}!/three.wav"):
+        pass
 
 
 def test_spans():

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tarfile
 import tracemalloc
 from pathlib import Path
 
@@ -129,6 +130,24 @@ def test_sounds_pictures_and_texts_in_the_order_given(ours, files, out, tmp_path
     assert about["settings"] == {"windows": False, "window_s": 0.4, "hop_s": 0.4, **ours.matcher.settings}
     assert about["versions"]["torch"] == torch.__version__
     assert nothing_else_beside(out)
+
+
+def test_a_shard_gives_the_vectors_of_its_files(ours, files, out, tmp_path, heard):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for path in files:
+            tar.add(path, Path(path).name)
+        (tmp_path / "bad.wav").write_bytes(b"RIFF but no more")
+        tar.add(tmp_path / "bad.wav", "bad.wav")
+    report = embed_files(ours, [tmp_path / "s.tar"], out)
+    assert (report.rows, report.embedded) == (12, 12)
+    (failure,) = report.failures
+    assert failure.id.endswith("s.tar!/bad.wav") and "unibrivl-" not in failure.error
+    found, wanted = read_vectors(out), ours.encode_audio(files)
+    assert [name.rpartition("/")[2] for name in found.ids] == [Path(path).name for path in files]
+    assert np.abs(found.vectors - wanted.vectors).max() <= 1e-5
+    heard.clear()
+    report = embed_files(ours, [tmp_path / "s.tar"], out)
+    assert (report.embedded, report.unchanged, len(heard)) == (0, 12, 1)  # what failed is tried again
 
 
 def test_windows(ours, files, out):

@@ -18,7 +18,11 @@ MOST_SHOWN = 5  # failures on the terminal; all of them are in the file
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Which files: see `read_paths`."""
     parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="files, and folders to search; - reads names from standard input"
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="files, folders to search, .tar shards and .parquet tables of sounds and pictures, and URLs of any of "
+        "these; - reads names from standard input",
     )
     parser.add_argument("--from-file", metavar="LIST", help="a file with one path in a line, or - for standard input")
     parser.add_argument(

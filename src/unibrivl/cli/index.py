@@ -72,6 +72,7 @@ def index(args: argparse.Namespace) -> int:
             print(f"{out}: searched by {read_about(out)['engine']}, made of the vectors that are there")
         return 0
 
+    from unibrivl.data.places import stands_for_many
     from unibrivl.embedder.bulk import check_inputs
     from unibrivl.embedder.inputs import find_inputs
     from unibrivl.search.engines import check_for_index
@@ -93,7 +94,7 @@ def index(args: argparse.Namespace) -> int:
                 opened,
                 embedder,
                 inputs,
-                folders=[path for path in paths if os.path.isdir(path)],
+                folders=[path for path in paths if stands_for_many(path)],
                 windows=not args.whole,
                 keep_missing=args.keep_missing,
                 progress=False if args.quiet else None,

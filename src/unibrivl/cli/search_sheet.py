@@ -67,11 +67,13 @@ def caption(hit: Hit) -> str:
 def drawn(hit: Hit, side: int) -> Image:
     """A square of what was found, or of why it cannot be shown: files come and go after they were indexed."""
     from unibrivl.data.pictures import open_picture
+    from unibrivl.data.places import local_file
 
     try:
-        if hit.kind == "audio":
-            return drawn_sound(hit.path, hit.begin_s, hit.end_s, side, side)
-        return open_picture(hit.path)
+        with local_file(hit.path) as path:
+            if hit.kind == "audio":
+                return drawn_sound(path, hit.begin_s, hit.end_s, side, side)
+            return open_picture(path)
     except (ValueError, OSError) as error:
         return card(side, side, str(error))
 

@@ -131,6 +131,11 @@ def is_url(path: str) -> bool:
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path) is not None
 
 
+def stands_for_many(path: str) -> bool:
+    """Whether it is a folder, a shard or a table, here or behind a URL."""
+    return os.path.isdir(path) or is_url(path) or path.lower().endswith(CONTAINERS)
+
+
 @contextmanager
 def opened(place: str) -> Iterator[Any]:
     """A file of this machine, or behind a URL, to read bytes from."""
@@ -292,6 +297,36 @@ def fetched(sources: Sequence[Source]) -> Iterator[list[Path | Exception]]:
                 return error
 
         yield list(pool.map(one, range(len(sources))))
+
+
+def source_at(place: str) -> Source:
+    """What a name stands for that a `Source` once had as its place; the shard or table is looked through for it."""
+    container, inside, _ = place.partition(INSIDE)
+    if inside and container.lower().endswith(CONTAINERS):
+        found = members(container) if container.lower().endswith(".tar") else (one for one, _ in rows(container))
+        for one in found:
+            if one.place == place:
+                return one
+    elif is_url(place):
+        return AtUrl(place)
+    raise ValueError(f"{place} is not there")
+
+
+@contextmanager
+def local_file(place: str) -> Iterator[str]:
+    """A path to open, of a file, a member of a shard, a row of a table, or a URL."""
+    if os.path.lexists(place) or not (is_url(place) or INSIDE in place):
+        yield place
+        return
+    with fetched([source_at(place)]) as (found,):
+        if isinstance(found, Exception):
+            raise found
+        yield str(found)
+
+
+def told(error: object, one: Any) -> str:
+    """An error in the words of whoever named the input, who does not know the file that stood in for it."""
+    return str(error) if one.source is None or one.path is None else str(error).replace(one.path, one.source.place)
 
 
 def within_reach(inputs: Sequence[Any]) -> Iterator[tuple[list[Any], list[tuple[Any, Exception]]]]:

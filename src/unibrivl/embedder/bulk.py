@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from unibrivl.data.places import within_reach
+from unibrivl.data.places import told, within_reach
 from unibrivl.embedder import sounds, vector_file
 from unibrivl.embedder.embedder import Embedder
 from unibrivl.embedder.embeddings import Failure
@@ -189,8 +189,9 @@ class Run:
             embed(portion, errors, bar)
 
     def fail(self, one: Input, error: object, errors: Any, bar: Any) -> None:
-        self.failures.append(Failure(one.id, str(error)))
-        errors.write(json.dumps({"id": one.id, "kind": one.kind, "error": str(error)}) + "\n")
+        failure = Failure(one.id, told(error, one))
+        self.failures.append(failure)
+        errors.write(json.dumps({"id": one.id, "kind": one.kind, "error": failure.error}) + "\n")
         errors.flush()
         bar.update()
 

@@ -229,6 +229,7 @@ class Index:
                 store.flush()
         with self.catalogue.change():
             self.catalogue.know(entries)
+            self.catalogue.see(entry.number for entry in entries)
 
     def flush(self) -> None:
         """Commit; forget what is gone; bring the engines up to the vectors; write small segments together."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from unibrivl.data.places import CONTAINERS, INSIDE, is_url, within_reach
+from unibrivl.data.places import CONTAINERS, INSIDE, is_url, told, within_reach
 from unibrivl.search.catalogue import Entry
 from unibrivl.search.index import MOST_ROOTS, Index, write_about
 from unibrivl.utils.files import written_whole
@@ -187,15 +187,15 @@ class Update:
     def embed_files(self, entries: list[Entry], inputs: list[Any]) -> None:
         """A call that fails is tried again file by file, to find the one to blame."""
         names, paths = [one.id for one in inputs], [one.path for one in inputs]
-        told = {"on_error": "collect", "progress": False, "ids": names}
+        how = {"on_error": "collect", "progress": False, "ids": names}
         try:
             if inputs[0].kind == "audio":
-                found = self.embedder.encode_audio(paths, timestamps=self.windows, **told)
+                found = self.embedder.encode_audio(paths, timestamps=self.windows, **how)
             else:
-                found = self.embedder.encode_image(paths, **told)
+                found = self.embedder.encode_image(paths, **how)
         except ValueError as error:
             if len(inputs) == 1:
-                self.fail(entries[int(inputs[0].id)], error)
+                self.fail(entries[int(inputs[0].id)], told(error, inputs[0]))
                 return
             for one in inputs:
                 self.embed_files(entries, [one])
@@ -209,8 +209,9 @@ class Update:
         self.embedded += len(rows)
         self.vectors += len(found.ids)
         self.bar.update(len(rows))
+        by_id = {one.id: one for one in inputs}
         for failure in found.failures:
-            self.fail(entries[int(failure.id)], failure.error)
+            self.fail(entries[int(failure.id)], told(failure.error, by_id[failure.id]))
         if self.vectors >= VECTORS_AT_ONCE or time.monotonic() - self.since >= self.commit_s:
             self.index.commit()
             self.vectors, self.since = 0, time.monotonic()
