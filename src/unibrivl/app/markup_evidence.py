@@ -86,7 +86,8 @@ def regions_table(found: Evidence) -> str:
     )
     return (
         '<table class="heard regions"><caption>What hiding each region of the picture costs: rows from the top, '
-        f'columns from the left</caption><thead><tr><th scope="col">Row</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        f'columns from the left</caption><thead><tr><th scope="col">Row</th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
     )
 
 
@@ -105,7 +106,8 @@ def pairs_table(found: Evidence) -> str:
         )
     return (
         '<table class="heard"><caption>What counts most together: lost beyond what each costs alone</caption>'
-        '<thead><tr><th scope="col">Stretch</th><th scope="col">Region</th><th scope="col" class="number">Cost</th></tr></thead>'
+        '<thead><tr><th scope="col">Stretch</th><th scope="col">Region</th>'
+        '<th scope="col" class="number">Cost</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
