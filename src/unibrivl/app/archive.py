@@ -116,10 +116,10 @@ class Archive:
         """What is asked for: kind, what the page calls it, the thing and its weight."""
         things: list[tuple[str, str, Any, float]] = []
         weights = {
-            name: number(value, f"How much {name} counts", -MOST_COUNTS, MOST_COUNTS)
-            for name, value in (
-                ("the sound", asked.sound_counts), ("the picture", asked.picture_counts),
-                ("the words", asked.words_count),
+            name: number(value, f"How much {name} count{'s' if one else ''}", -MOST_COUNTS, MOST_COUNTS)
+            for name, value, one in (
+                ("the sound", asked.sound_counts, True), ("the picture", asked.picture_counts, True),
+                ("the words", asked.words_count, False),
             )
         }  # fmt: skip
         if asked.sound and self.takes("audio"):

@@ -13,7 +13,7 @@ from unibrivl.app.changing import png_of
 from unibrivl.app.markup import address
 from unibrivl.embedder import Evidence
 
-WIDTH = 1000  # pixels of the drawing
+WIDTH = 860  # pixels of the drawing
 ROWS, COLUMNS = ("upper", "", "lower"), ("left", "", "right")
 MOST_PAIRS = 5
 SHOWN = 0.0005  # less is a zero in the numbers beside it
@@ -22,24 +22,23 @@ SHOWN = 0.0005  # less is a zero in the numbers beside it
 def sentence(found: Evidence) -> str:
     """Which seconds and which part of the picture made the score."""
     begin_s, end_s = found.best_seconds
-    seconds_cost, region_cost = float(found.seconds_T.max()), 0.0
-    where = ""
+    heard, heard_cost = f"{begin_s:.2f} to {end_s:.2f} s of the sound", float(found.seconds_T.max())
+    seen, seen_cost = "", 0.0
     if found.regions_RR is not None:
-        region_cost = float(found.regions_RR.max())
-        where = place(int(found.regions_RR.argmax()), found.regions_RR.shape[0])
-    heard = f"{begin_s:.1f} to {end_s:.1f} s of the sound"
-    score = f"the score of {found.score:+.3f}"
-    if seconds_cost < SHOWN and region_cost < SHOWN:
-        return f"no part of the sound or the picture made {score} alone: hiding any of them costs nothing."
-    if region_cost < SHOWN:
+        side, region = found.regions_RR.shape[0], int(found.regions_RR.argmax())
+        seen, seen_cost = place(region, side), float(found.regions_RR.max())
+    score = f"the score is {found.score:+.3f}"
+    if max(heard_cost, seen_cost) < SHOWN:
+        return f"{score}, and no part alone has made it: hiding any part of the sound or the picture costs nothing."
+    if seen_cost < SHOWN:
         return (
-            f"{heard} made most of {score}; hiding them costs {seconds_cost:.3f}, and no part of the picture counts."
+            f"{score}, made most by {heard}: hiding them costs {heard_cost:.3f}. No part of the picture counts alone."
         )
-    if seconds_cost < SHOWN:
-        return f"{where} made most of {score}; hiding it costs {region_cost:.3f}, and no moment of the sound counts."
+    if heard_cost < SHOWN:
+        return f"{score}, made most by {seen}: hiding it costs {seen_cost:.3f}. No moment of the sound counts alone."
     return (
-        f"{heard} and {where} made most of {score}. Hiding these seconds costs {seconds_cost:.3f}, hiding this part "
-        f"{region_cost:.3f}."
+        f"{score}, made most by {heard} and {seen}: hiding these seconds costs {heard_cost:.3f}, hiding this part "
+        f"{seen_cost:.3f}."
     )
 
 
@@ -49,8 +48,8 @@ def drawn(found: Evidence, words: str, name: str) -> str:
     text = f"The waveform, the picture under a heat map, and seconds by regions: {words}"
     return (
         f'<figure class="best evidence"><img src="{source}" alt="{escape(text)}">'
-        f"<figcaption>{escape(words[0].upper() + words[1:])} Red is what the score would lose, "
-        "blue what it would gain. "
+        f"<figcaption>Red is what the score loses when it is hidden, blue what it gains; green "
+        "frames count most together. "
         f'<a download="{escape(name)}.png" href="{source}">Save picture</a></figcaption></figure>'
     )
 
@@ -65,7 +64,7 @@ def tables(found: Evidence) -> str:
 
 def seconds_table(found: Evidence) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{begin:.2f} to {end:.2f} s</th><td class="number">{cost:+.3f}</td></tr>'
+        f'<tr><th scope="row">{begin:.2f} to {end:.2f} s</th><td class="number">{signed(cost)}</td></tr>'
         for (begin, end), cost in zip(found.times_T2, found.seconds_T, strict=True)
     )
     return (
@@ -81,13 +80,16 @@ def regions_table(found: Evidence) -> str:
     side = found.regions_RR.shape[0]
     head = "".join(f'<th scope="col" class="number">{column}</th>' for column in range(1, side + 1))
     rows = "".join(
-        f'<tr><th scope="row">{row}</th>' + "".join(f'<td class="number">{cost:+.3f}</td>' for cost in costs) + "</tr>"
+        f'<tr><th scope="row">{row}</th>'
+        + "".join(f'<td class="number">{signed(cost)}</td>' for cost in costs)
+        + "</tr>"
         for row, costs in enumerate(found.regions_RR, 1)
     )
     return (
+        '<div class="wide" tabindex="0" role="region" aria-label="Regions">'
         '<table class="heard regions"><caption>What hiding each region of the picture costs: rows from the top, '
         f'columns from the left</caption><thead><tr><th scope="col">Row</th>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -102,7 +104,7 @@ def pairs_table(found: Evidence) -> str:
         row, column = divmod(region, side)
         rows.append(
             f'<tr><th scope="row">{begin:.2f} to {end:.2f} s</th><td>row {row + 1}, column {column + 1}</td>'
-            f'<td class="number">{found.map_TRR.flat[cell]:+.3f}</td></tr>'
+            f'<td class="number">{signed(found.map_TRR.flat[cell])}</td></tr>'
         )
     return (
         '<table class="heard"><caption>What counts most together: lost beyond what each costs alone</caption>'
@@ -110,6 +112,11 @@ def pairs_table(found: Evidence) -> str:
         '<th scope="col" class="number">Cost</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def signed(cost: float) -> str:
+    """With its sign; what is shown as zero has none below it."""
+    return f"{round(float(cost), 3) + 0.0:+.3f}"
 
 
 def place(region: int, side: int) -> str:

@@ -47,7 +47,8 @@ def shown(thing: Thing, rank: int) -> str:
     source = f"data:audio/wav;base64,{base64.b64encode(thing.content).decode()}"
     label = f"Sound, number {rank}: {thing.name}, {seconds(thing)}"
     return (
-        f'<div class="box">{drawn(thing.peaks)}<audio controls preload="metadata" src="{source}" '
+        f'<div class="box">{drawn(thing.peaks)}<audio controls preload="metadata" '
+        f'controlslist="nodownload noplaybackrate" src="{source}" '
         f'aria-label="{escape(label)}"></audio></div>'
     )
 

@@ -29,19 +29,19 @@ def find_tab(gr: Any, archive: Archive) -> list[Any]:
             picture = fields.picture(gr, "find-picture", "Picture", visible=sees)
             words = fields.text(gr, "find-words", "Words", "", "Such as: a dog, at night.", visible=reads)
             kind = gr.Radio(
-                [("All", ALL), *((KINDS[one], one) for one in archive.kinds)], value=ALL, label="Find",
+                [("All", ALL), *((KINDS[one], one) for one in archive.kinds)], value=ALL, label="What to find",
                 elem_id="find-kind", info=SCALES, visible=len(archive.kinds) > 1,
             )  # fmt: skip
             button = gr.Button("Find", variant="primary", size="lg", elem_id="find-press")
-            most = fields.slider(gr, "find-most", "How many", 8, fields.scale(1, MOST_FOUND, 1))
-            with gr.Accordion("How much each part counts", open=False, elem_id="find-more"):
+            with gr.Accordion("More settings", open=False, elem_id="find-more"):
+                most = fields.slider(gr, "find-most", "How many", 8, fields.scale(1, MOST_FOUND, 1))
                 counts = fields.scale(-MOST_COUNTS, MOST_COUNTS, 0.1)
                 weights = [
                     fields.slider(gr, f"find-{name}-counts", words_of, 1.0, counts, visible=there, info=info)
                     for name, words_of, there, info in (
-                        ("sound", "The sound", hears, "Below zero is what should not be there."),
-                        ("picture", "The picture", sees, None),
-                        ("words", "The words", reads, None),
+                        ("sound", "How much the sound counts", hears, "Below zero is what should not be there."),
+                        ("picture", "How much the picture counts", sees, None),
+                        ("words", "How much the words count", reads, None),
                     )
                 ]
         with gr.Column(scale=6, min_width=320, elem_id="find-answer", elem_classes=["answer"]):

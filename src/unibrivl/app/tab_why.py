@@ -32,7 +32,8 @@ def why_tab(gr: Any, witness: Witness) -> list[Any]:
         progress: Any = gr.Progress(),  # noqa: B008
     ) -> Iterator[tuple[Any, ...]]:
         def watch(done: int, of: int, what: str) -> None:
-            progress((done, of), desc=f"Hiding parts: {what}", unit=what)
+            hidden = "the sound" if what == "sounds" else "the picture"
+            progress((done, of), desc=f"Hiding parts of {hidden}", unit="tries")
 
         for answer in witness.explain(clip, seen, watch):
             parts = (answer.status, answer.best, answer.heard)
