@@ -246,5 +246,22 @@ def test_the_page_takes_its_own_model_where_it_is_the_indexs(made, embedder, tmp
     assert archive.embedder.matcher is own.matcher and archive.lock is lock and archive.count == 6
     with pytest.raises(ValueError, match="they cannot be compared"):  # the made index has windows it does not tell of
         load_archive(str(made / "index"), page, Limits(), lock, "cpu")
-    archive = load_archive(str(tmp_path / "index"), tiny_page.pipeline(), Limits(), lock, "cpu")
+    pipe = tiny_page.pipeline()
+    archive = load_archive(str(tmp_path / "index"), pipe, Limits(), lock, "cpu")
     assert archive.embedder.fingerprint == own.fingerprint and archive.embedder.matcher is not own.matcher
+    build_and_check(pipe, archive, own)
+
+
+def build_and_check(pipe, archive, embedder) -> None:
+    """Both tabs wait for the model as the others do, and are called by the page only."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    from unibrivl.app.page import build
+    from unibrivl.app.studio import Studio
+    from unibrivl.app.uploads import Uploads
+    from unibrivl.app.witness import Witness
+
+    built = build(Studio(pipe), Uploads("uploads"), archive=archive, witness=Witness(embedder))
+    pressed = [one for one in built.fns.values() if one.name.startswith("press")]
+    assert [one.name for one in pressed] == ["press", "press_find", "press_why"]
+    assert {(one.concurrency_limit, one.concurrency_id) for one in pressed} == {(1, "model")}
+    assert all(one.api_visibility == "private" for one in built.fns.values() if one.targets)

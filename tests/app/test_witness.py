@@ -1,4 +1,4 @@
-"""Why a score is what it is, without a browser: a sound and a picture in, evidence as a sentence, a drawing, tables."""
+"""Why a score is what it is, without a browser: a sound and a picture in, a sentence, a drawing and tables out."""
 
 from __future__ import annotations
 
@@ -73,9 +73,11 @@ def test_what_was_planted_is_told_drawn_and_in_the_tables(witness, planted):
     assert cells[stretches : stretches + regions] == pytest.approx(wanted.regions_RR.ravel(), abs=6e-4)
     assert cells[stretches + regions :] == pytest.approx(np.sort(wanted.map_TRR.ravel())[::-1][:5], abs=6e-4)
     assert "-0.000" not in done.heard
-    for what, of in (("sounds", 1 + stretches), ("pictures", 1 + regions)):  # to the end, and never back
-        steps = [count for count, total, kind in seen if kind == what and total == of]
-        assert steps[0] == 0 and steps[-1] == of and steps == sorted(steps) and len(steps) > 2
+    for what, most in (("sounds", 1 + stretches), ("pictures", 1 + regions)):  # to the end, and never back
+        steps = [count for count, of, kind in seen if kind == what]
+        (of,) = {of for _, of, kind in seen if kind == what}  # what is the same once hidden is heard once
+        assert 0 < most - of < 3 or of == most
+        assert steps[0] == 0 and steps[-1] == of and steps == sorted(steps)
 
 
 def test_what_is_wrong_is_a_sentence(witness, planted, tmp_path):
@@ -99,7 +101,7 @@ def test_what_is_wrong_is_a_sentence(witness, planted, tmp_path):
 def test_a_large_picture_is_made_small_before_it_is_held_many_times(witness, planted, tmp_path, monkeypatch):
     Image.new("RGB", (3000, 2000), "teal").save(tmp_path / "large.png")
     given = []
-    found = witness.embedder.evidence(load_audio(planted[0], rate_hz=16_000), Image.new("RGB", (64, 64)))
+    found = witness.embedder.evidence(load_audio(planted[0], rate_hz=16_000), Image.new("RGB", (64, 64)), regions=3)
     monkeypatch.setattr(witness.embedder, "evidence", lambda sound, seen, **_: given.append(seen.size) or found)
     *_, done = witness.explain(planted[0], tmp_path / "large.png")
     assert given == [(768, 512)] and "Done: " in done.status
