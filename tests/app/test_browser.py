@@ -12,6 +12,7 @@ pytest.importorskip("gradio", reason="gradio is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
 import real_browser
+import tiny_archive
 import tiny_audio_token
 import tiny_page
 from playwright import sync_api
@@ -65,6 +66,26 @@ def with_speech(tmp_path_factory):
         yield address
 
 
+@pytest.fixture(scope="module")
+def with_index(tmp_path_factory):
+    """A page with an index, which says why as well; one of its pictures has gone since it was made."""
+    from unibrivl.app.archive import Archive
+    from unibrivl.app.limits import Limits
+    from unibrivl.app.page import served
+    from unibrivl.app.studio import Studio
+    from unibrivl.app.witness import Witness
+    from unibrivl.embedder import Embedder
+
+    folder, limits = tmp_path_factory.mktemp("index"), Limits(megabytes=0.2)
+    studio = Studio(tiny_page.pipeline(), limits)
+    embedder = Embedder(studio.pipe.listener)
+    files = tiny_archive.write_files(folder / "files")
+    archive = Archive(tiny_archive.index_of(files, folder / "index", embedder), embedder, limits, studio.lock)
+    (files / "red.png").unlink()
+    with served(studio, archive=archive, witness=Witness(embedder, limits, studio.lock)) as address:
+        yield address
+
+
 @pytest.fixture
 def page(browser, address):
     yield from opened(browser, address)
@@ -73,6 +94,11 @@ def page(browser, address):
 @pytest.fixture
 def tabs(browser, with_tabs):
     yield from opened(browser, with_tabs)
+
+
+@pytest.fixture
+def index(browser, with_index):
+    yield from opened(browser, with_index)
 
 
 @pytest.fixture
@@ -313,3 +339,70 @@ def test_a_spoken_sentence_finds_pictures_and_its_words_can_be_corrected(speech,
     assert "Traceback" not in speech.inner_text("body")
     hosts = {url.split("/")[2] for url in speech.asked if url.startswith(("http", "ws"))}
     assert hosts == {with_speech.split("/")[2]}
+
+
+def test_a_sound_finds_what_is_in_an_index(index, with_index, tmp_path):
+    index.get_by_role("tab", name="Find").click()
+    assert "Nothing is asked for yet" in press(index, "Find", "find-")
+    chosen(index, "find-sound", tiny_archive.write_sound(tmp_path / "high.wav", 880))
+    assert "Done: 6 found. The nearest is files/880.wav." in press(index, "Find", "find-")
+    assert index.locator("#find-best figure").count() == 6 and index.locator("#find-best audio").count() == 3
+    first = index.locator("#find-best .name").all_inner_texts()
+    assert "The file is gone." in index.locator("#find-best li").filter(has_text="files/red.png").inner_text()
+    for image in index.locator("#find-answer img").all():
+        assert len(image.get_attribute("alt")) > 20 and image.evaluate("image => image.naturalWidth") > 0
+    player = index.locator("#find-best audio").first
+    assert player.get_attribute("aria-label") == "Sound, number 1: files/880.wav, 0.0 to 1.0 s"
+    index.wait_for_function("Math.abs(document.querySelector('#find-best audio').duration - 1) < 0.1")  # it plays
+    (tmp_path / "bad.wav").write_bytes(b"this is no sound " * 40)
+    index.locator("#find-sound").get_by_role("button", name="Clear").click()
+    chosen(index, "find-sound", tmp_path / "bad.wav")
+    words = press(index, "Find", "find-")
+    assert "Not done" in words and "bad.wav" in words and "cannot be read" in words and "from before" in words
+    assert index.locator("#find-best .name").all_inner_texts() == first
+    index.locator("#find-sound").get_by_role("button", name="Clear").click()
+    chosen(index, "find-sound", tiny_archive.write_sound(tmp_path / "low.wav", 220))
+    index.get_by_role("radio", name="Sounds").check()
+    said = index.get_by_role("textbox", name="Words")
+    said.fill("a cat")
+    mark_old(index, "find-")
+    said.press("Enter")
+    assert "Done: 3 found." in ended(index, "find-")
+    assert index.locator("#find-best .name").all_inner_texts() != first[:3]
+    assert index.locator("#find-best").inner_text().count("The words") == 3
+    assert "Traceback" not in index.inner_text("body") and "/tmp" not in index.inner_text("body")
+    assert index.get_by_role("region", name="What you look for").count() == 1
+    hosts = {url.split("/")[2] for url in index.asked if url.startswith(("http", "ws"))}
+    assert hosts == {with_index.split("/")[2]}
+
+
+def test_why_is_shown_by_keyboard_alone(index, tmp_path):
+    index.get_by_role("tab", name="Why").click()
+    chosen(index, "why-sound", tiny_archive.write_sound(tmp_path / "high.wav", 880))
+    (tmp_path / "bad.png").write_bytes(b"this is no picture")
+    chosen(index, "why-picture", tmp_path / "bad.png")
+    words = press(index, "Explain", "why-")
+    assert "bad.png" in words and "cannot be read" in words and "from before" not in words
+    index.locator("#why-picture").get_by_role("button", name=re.compile("Clear|Remove")).click()
+    chosen(index, "why-picture", tiny_archive.write_picture(tmp_path / "good.png"))
+    index.get_by_role("tab", name="Why").focus()
+    seen = []
+    for _ in range(25):
+        index.keyboard.press("Tab")
+        name = index.evaluate("() => { const e = document.activeElement; return (e.closest('[id^=why-]') || e).id }")
+        if not seen or seen[-1] != name:
+            seen.append(name)
+        if name == "why-press":
+            break
+    assert seen == ["why-sound", "why-picture", "why-press"]
+    mark_old(index, "why-")
+    index.keyboard.press("Enter")
+    assert "Done: the score is " in ended(index, "why-")
+    image = index.locator("#why-best img")
+    assert image.evaluate("image => image.naturalWidth") == 860
+    assert "the score is " in image.get_attribute("alt")
+    index.get_by_text("The numbers as tables").focus()
+    index.keyboard.press("Enter")
+    assert index.locator("#why-heard table").count() == 3
+    assert index.get_by_role("table", name="What hiding each stretch of the sound costs").is_visible()
+    assert index.get_by_role("status").filter(has=index.locator(".told")).count() == 1

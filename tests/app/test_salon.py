@@ -178,7 +178,7 @@ def test_the_tab_is_there_where_both_are_given(tmp_path, salon, monkeypatch, cap
     seen = []
 
     @contextmanager
-    def watched(studio, host, port, workshop, salon):
+    def watched(studio, host, port, workshop, salon, archive, witness):
         seen.append(salon)
         yield "http://localhost"
 

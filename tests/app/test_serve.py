@@ -111,7 +111,10 @@ def model(tmp_path_factory) -> str:
 def test_a_server_speaks_to_nobody_and_hands_out_no_file(model, tmp_path, monkeypatch, capsys):
     """The whole command, from the model's folder to the last upload; no address but this machine's is looked up."""
     gradio = pytest.importorskip("gradio", reason="gradio is not installed")
+    import tiny_archive
     import tiny_page
+
+    from unibrivl.embedder import Embedder
 
     called, strangers, queues = [], [], []
     connect, look_up = socket.socket.connect, socket.getaddrinfo
@@ -144,10 +147,11 @@ def test_a_server_speaks_to_nobody_and_hands_out_no_file(model, tmp_path, monkey
             assert reply.headers["content-security-policy"] == POLICY
         settings = json.loads(page.split("window.gradio_config = ")[1].split(";</script>")[0])
         assert settings["analytics_enabled"] is False and not settings["stylesheets"]
+        assert [f">{tab}<" in page or f'"{tab}"' in page for tab in ("Find", "Why", "Say it")] == [True, True, False]
         assert settings["theme"] != "" and "googleapis" not in page and "cdn" not in page.lower()
         with urllib.request.urlopen(f"{address}gradio_api/info") as reply:
             assert json.load(reply) == {"named_endpoints": {}, "unnamed_endpoints": {}}
-        for path in ("/etc/hostname", str(tmp_path / "pictures" / "picture 0.png"), "setup.cfg", __file__):
+        for path in ("/etc/hostname", *indexed, "setup.cfg", __file__):
             with pytest.raises(urllib.error.HTTPError, match="403|404"):
                 urllib.request.urlopen(f"{address}gradio_api/file={urllib.request.quote(path)}")
         called.append(Path(os.environ["GRADIO_TEMP_DIR"]))
@@ -155,8 +159,11 @@ def test_a_server_speaks_to_nobody_and_hands_out_no_file(model, tmp_path, monkey
 
     monkeypatch.setattr(serve, "wait", visit)
     tiny_page.write_pictures(tmp_path / "pictures")
-    pictures = str(tmp_path / "pictures")
-    assert main(["serve", "--model", model, "--pictures", pictures, "--device", "cpu", "--queue", "3"]) == 0
+    pictures, index = str(tmp_path / "pictures"), tmp_path / "index"
+    tiny_archive.index_of(tmp_path / "pictures", index, Embedder(tiny_page.pipeline().listener))
+    indexed = [str(tmp_path / "pictures" / "picture 0.png"), str(index / "index.json")]
+    places = ["--pictures", pictures, "--index", str(index)]
+    assert main(["serve", "--model", model, *places, "--device", "cpu", "--queue", "3"]) == 0
     assert called and not called[0].exists() and "GRADIO_TEMP_DIR" not in os.environ
     assert strangers == [] and 3 in queues
 

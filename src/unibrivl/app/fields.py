@@ -14,15 +14,15 @@ EMPTY = '<p class="empty">The picture will be here.</p>'
 PERCENT = {"minimum": 0, "maximum": 100, "step": 5}
 
 
-def sound(gr: Any, name: str, label: str = "Sound") -> Any:
-    return gr.Audio(label=label, sources=["upload", "microphone"], type="filepath", elem_id=name, buttons=[])
+def sound(gr: Any, name: str, label: str = "Sound", **how: Any) -> Any:
+    return gr.Audio(label=label, sources=["upload", "microphone"], type="filepath", elem_id=name, buttons=[], **how)
 
 
-def picture(gr: Any, name: str, label: str) -> Any:
+def picture(gr: Any, name: str, label: str, **how: Any) -> Any:
     """A picture as the visitor's own file: Gradio would open it, and say what is wrong in words of its own."""
     field = gr.Image(
         label=label, sources=["upload"], type="filepath", elem_id=name, buttons=[], height=220,
-        alt_text="The picture you have chosen",
+        alt_text="The picture you have chosen", **how,
     )  # fmt: skip
     field.preprocess = lambda payload: getattr(payload, "path", None)
     return field
@@ -115,4 +115,4 @@ def slider(gr: Any, name: str, label: str, value: float, scale: Mapping[str, flo
     return gr.Slider(value=value, label=label, elem_id=name, buttons=[], **scale, **how)
 
 
-__all__ = ["EMPTY", "Shown", "picture", "settings", "shown", "slider", "sound", "text"]
+__all__ = ["EMPTY", "Shown", "picture", "scale", "settings", "shown", "slider", "sound", "text"]

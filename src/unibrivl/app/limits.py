@@ -83,7 +83,7 @@ def read_upload(path: str | os.PathLike, limits: Limits, rate_hz: int | None, wh
         raise Refusal(f"{which} ({name}) cannot be read: {why}. Choose it again.") from error
     waveform = Waveform(np.concatenate(samples), int(rate_hz or 0))
     if float(np.abs(waveform.samples).max()) <= SILENT:
-        raise Refusal(f"{which} ({name}) is silent: nothing in it can choose a picture. Choose a part that sounds.")
+        raise Refusal(f"{which} ({name}) is silent: there is nothing in it to hear. Choose a part that sounds.")
     return waveform
 
 

@@ -3,12 +3,15 @@
   const live = { role: "status", "aria-live": "polite", "aria-atomic": "true" };
   const region = (name) => ({ role: "region", "aria-label": name });
   const attributes = {
-    status: live, "edit-status": live, "style-status": live, "say-status": live,
+    status: live, "edit-status": live, "style-status": live, "say-status": live, "find-status": live,
+    "why-status": live,
     question: region("Your sound"), "edit-question": region("Your sound and picture"),
     "style-question": region("Your sound and words"),
-    "say-question": region("What you say"),
+    "say-question": region("What you say"), "find-question": region("What you look for"),
+    "why-question": region("Your sound and picture"),
     answer: region("What came of it"), "edit-answer": region("What came of it"),
     "style-answer": region("What came of it"), "say-answer": region("What came of it"),
+    "find-answer": region("What came of it"), "why-answer": region("What came of it"),
   };
   const mark = () => {
     for (const [id, wanted] of Object.entries(attributes)) {

@@ -13,14 +13,18 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
+from unibrivl.app.archive import Archive
 from unibrivl.app.guard import Guard
 from unibrivl.app.salon import Salon
 from unibrivl.app.studio import Studio
 from unibrivl.app.tab_draw import draw_tab
 from unibrivl.app.tab_edit import edit_tab
+from unibrivl.app.tab_find import find_tab
 from unibrivl.app.tab_say import say_tab
 from unibrivl.app.tab_style import style_tab
+from unibrivl.app.tab_why import why_tab
 from unibrivl.app.uploads import Uploads
+from unibrivl.app.witness import Witness
 from unibrivl.app.workshop import Workshop
 from unibrivl.utils import require
 
@@ -34,12 +38,21 @@ KEPT_S = 3600  # uploads of a page that was left open without a word go after an
 SWEEP_S = 300
 
 
-def build(studio: Studio, uploads: Uploads, workshop: Workshop | None = None, salon: Salon | None = None) -> Any:
+def build(
+    studio: Studio,
+    uploads: Uploads,
+    workshop: Workshop | None = None,
+    salon: Salon | None = None,
+    archive: Archive | None = None,
+    witness: Witness | None = None,
+) -> Any:
     """The page as Gradio's Blocks, ready for `launch`.
 
     Args:
         workshop (*optional*): what changes pictures by sounds; without one there are no tabs for it.
         salon (*optional*): what ranks pictures by spoken sentences; without one there is no tab for it.
+        archive (*optional*): an index to be searched; without one there is no tab for it.
+        witness (*optional*): what says why a score is what it is; without one there is no tab for it.
     """
     gr = require("gradio", "app", "the web page")
     with gr.Blocks(title=f"{TITLE} - unibrivl", analytics_enabled=False, delete_cache=(SWEEP_S, KEPT_S)) as page:
@@ -48,7 +61,7 @@ def build(studio: Studio, uploads: Uploads, workshop: Workshop | None = None, sa
             "draws it, and ranks the pictures by how well they fit. Sounds stay on the machine it runs on.</p>",
             elem_id="intro",
         )
-        if workshop is None and salon is None:
+        if workshop is salon is archive is witness is None:
             holding = draw_tab(gr, studio)
         else:
             with gr.Tabs(elem_id="tabs"):
@@ -62,6 +75,12 @@ def build(studio: Studio, uploads: Uploads, workshop: Workshop | None = None, sa
                 if salon is not None:
                     with gr.Tab("Say it", render_children=True):
                         holding += say_tab(gr, salon)
+                if archive is not None:
+                    with gr.Tab("Find", render_children=True):
+                        holding += find_tab(gr, archive)
+                if witness is not None:
+                    with gr.Tab("Why", render_children=True):
+                        holding += why_tab(gr, witness)
 
         def held(request: Any, *paths: Any) -> None:
             uploads.hold(visitor_of(request), paths)
@@ -89,19 +108,21 @@ def served(
     port: int | None = None,
     workshop: Workshop | None = None,
     salon: Salon | None = None,
+    archive: Archive | None = None,
+    witness: Witness | None = None,
 ) -> Iterator[str]:
     """The page while the context lasts: its address. Uploads live in a folder that goes with it.
 
     Args:
         host: an address of this machine; loopback unless others shall see the page.
         port (*optional*): a free one from 7860 on if None.
-        workshop, salon (*optional*): see `build`.
+        workshop, salon, archive, witness (*optional*): see `build`.
     """
     with tempfile.TemporaryDirectory(prefix="unibrivl-page-") as folder, environment(folder):
         gr = require("gradio", "app", "the web page")
         from starlette.middleware import Middleware
 
-        page = build(studio, Uploads(folder), workshop, salon)
+        page = build(studio, Uploads(folder), workshop, salon, archive, witness)
         page.queue(max_size=studio.limits.queue, default_concurrency_limit=4, api_open=False)
         try:
             _, address, _ = page.launch(

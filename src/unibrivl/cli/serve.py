@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="a BrewCLIP, by which spoken sentences find --pictures: a folder, or a name on the Hub",
     )
+    parser.add_argument("--index", metavar="DIR", help="what `unibrivl index` wrote, to be searched by the page")
     parser.add_argument("--max-seconds", type=float, default=30.0, metavar="S", help="longest sound (default: 30)")
     parser.add_argument("--max-mb", type=float, default=20.0, metavar="MB", help="largest file (default: 20)")
     parser.add_argument("--queue", type=int, default=8, metavar="N", help="visitors who may wait (default: 8)")
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--port must be from 1 to 65535, got {args.port}")
     if args.speech is not None and args.pictures is None:
         raise ValueError("--speech finds pictures by spoken sentences: name a folder of them too, with --pictures")
+    if args.index is not None:
+        check_index(args.index)
     require("gradio", "app", "unibrivl serve")
     if not is_loopback(args.host):
         print(
@@ -64,11 +67,14 @@ def show(args: argparse.Namespace, limits: object) -> int:
     from unibrivl.app.page import served
     from unibrivl.app.salon import Salon
     from unibrivl.app.studio import Studio
+    from unibrivl.app.witness import Witness
     from unibrivl.app.workshop import Workshop
+    from unibrivl.cli.archive import load_archive
     from unibrivl.cli.audio_words import with_words
     from unibrivl.cli.embedding import stopped_by_sigterm
     from unibrivl.cli.generate import load_pipeline, quiet_libraries
     from unibrivl.cli.speech import load_speech
+    from unibrivl.embedder import Embedder
 
     quiet_libraries()
     # first, since it is refused sooner
@@ -90,10 +96,28 @@ def show(args: argparse.Namespace, limits: object) -> int:
         salon = Salon(speech, PictureFolder(args.pictures, speech), limits)  # type: ignore[arg-type]
         if not salon.reads:
             print(f"{args.speech} writes nothing down: spoken sentences find pictures by the voice alone")
-    with stopped_by_sigterm(), served(studio, args.host, args.port, workshop, salon) as address:
+    archive = None
+    if args.index is not None:
+        archive = load_archive(args.index, pipe, limits, studio.lock, args.device)
+        print(f"{archive.count} files in the index {args.index}")
+    witness = Witness(Embedder(pipe.listener), studio.limits, studio.lock) if can_explain(pipe) else None
+    rooms = (workshop, salon, archive, witness)
+    with stopped_by_sigterm(), served(studio, args.host, args.port, *rooms) as address:
         print(f"open {address}   (Ctrl-C ends it)", flush=True)
         wait()
     return 0
+
+
+def check_index(folder: str) -> None:
+    """That it can be opened, before a model is loaded."""
+    from unibrivl.search import Index
+
+    Index.open(folder).close()
+
+
+def can_explain(pipe: object) -> bool:
+    """Whether its matcher hears and sees."""
+    return {"audio", "image"} <= set(pipe.listener.kinds)  # type: ignore[attr-defined]
 
 
 def wait() -> None:

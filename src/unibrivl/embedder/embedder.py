@@ -9,7 +9,7 @@ Shapes: N things, L labels, E embedding.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -295,7 +295,7 @@ class Embedder:
         stretch_s: float | None = None,
         regions: int = REGIONS,
         fill: str = "quietest",
-        progress: bool | None = None,
+        progress: bool | Callable[[int, int, str], None] | None = None,
         **load_options,
     ) -> Evidence:
         """Which seconds of a sound, and which regions of a picture, made their score: what hiding each of them costs.
@@ -309,7 +309,8 @@ class Embedder:
             regions (`int`): along each side of the picture; they overlap by half, so 7 are of a quarter each.
             fill (`str`): what a hidden stretch becomes: `"quietest"`, the sound's own quietest stretch, or
                 `"silence"`.
-            progress (`bool`, *optional*): a bar; by default for more than one batch, on a terminal.
+            progress (*optional*): whether to draw a bar, by default for more than one batch, on a terminal; or what is
+                called instead with how many are done, of how many, of what ("sounds", then "pictures").
             load_options: for `load_audio`.
         """
         return find_evidence(
@@ -327,9 +328,33 @@ class Embedder:
         stacked = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
         return Embeddings(stacked, tuple(ids), kind, self.fingerprint, times, failures)
 
-    def _bar(self, total: int, what: str, progress: bool | None):
+    def _bar(self, total: int, what: str, progress: bool | Callable[[int, int, str], None] | None):
+        if callable(progress):
+            return Told(total, what, progress)
         hidden = None if progress is None and total > self.batch_size else not progress
         return tqdm(total=total, unit=" " + what, disable=hidden)
+
+
+class Told:
+    """A bar that somebody else draws.
+
+    Args:
+        tell: called with how many are done, of how many, of what.
+    """
+
+    def __init__(self, total: int, what: str, tell: Callable[[int, int, str], None]):
+        self.done, self.total, self.what, self.tell = 0, total, what, tell
+
+    def __enter__(self) -> Told:
+        self.tell(0, self.total, self.what)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, count: int = 1) -> None:
+        self.done += count
+        self.tell(self.done, self.total, self.what)
 
 
 def checked_window(matcher, window_s: float | None) -> float:

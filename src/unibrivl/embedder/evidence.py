@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of the JSON
 REGIONS = 7  # along each side, each a quarter of the picture wide
+
+Progress = bool | Callable[[int, int, str], None] | None  # see `Embedder.evidence`
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +139,7 @@ def find_evidence(
     stretch_s: float | None = None,
     regions: int = REGIONS,
     fill: str = "quietest",
-    progress: bool | None = None,
+    progress: Progress = None,
     **load_options,
 ) -> Evidence:
     """What `Embedder.evidence` does; the arguments are told there."""
@@ -180,7 +183,7 @@ def find_evidence(
     )
 
 
-def hear(embedder: Any, clips: list[Waveform], progress: bool | None) -> np.ndarray:
+def hear(embedder: Any, clips: list[Waveform], progress: Progress) -> np.ndarray:
     """The vectors of sounds that differ from the first in places, (1 + T, E); what is the same is heard once."""
     cut = [split_windows(clip, embedder.window_s, embedder.hop_s) for clip in clips]
     pieces: list[sounds.Piece] = []
@@ -206,7 +209,7 @@ def hear(embedder: Any, clips: list[Waveform], progress: bool | None) -> np.ndar
     ).astype(np.float64)
 
 
-def see(embedder: Any, pictures: list[Image], progress: bool | None) -> np.ndarray:
+def see(embedder: Any, pictures: list[Image], progress: Progress) -> np.ndarray:
     """The vectors of pictures, (1 + R x R, E)."""
     found = []
     with embedder._bar(len(pictures), "pictures", progress) as bar:
