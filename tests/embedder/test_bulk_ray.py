@@ -140,10 +140,12 @@ def test_the_command_goes_on_where_one_process_was_stopped(model, folder, ray, t
 @pytest.mark.slow
 def test_workers_that_cannot_begin_say_why(model, folder, ray, tmp_path):
     embedder, sounds = ray_embedders.plain(model), [folder / "00.wav"]
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)  # one start for both
     for make, message in ((partial(ray_embedders.plain, str(tmp_path)), "config|model"),
                           (partial(ray_embedders.load, model), "another model than this process")):  # fmt: skip
         with RayCrew(make, actors=1) as crew, pytest.raises((ValueError, OSError), match=message):
             embed_files(embedder, sounds, tmp_path / "v.parquet", crew=crew, progress=False)
+    ray.shutdown()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -96,10 +96,14 @@ def test_questions_that_make_no_sense_are_refused(made, tmp_path):
         engine.add(["a", "b"], unit(1))
     with pytest.raises(ValueError, match="twice"):
         engine.add(["a", "a"], unit(2))
+    with pytest.raises(ValueError, match="ids are strings"):
+        engine.add([1], unit(1))
     with pytest.raises(ValueError, match="queries must be"):
         engine.search(unit(1, width=8), 1)
     with pytest.raises(ValueError, match="at least 1"):
         engine.search(unit(1), 0)
+    with pytest.raises(ValueError, match="length one"):
+        engine.search(np.full((1, WIDTH), np.nan, np.float32), 1)
     assert len(engine) == 0
 
 

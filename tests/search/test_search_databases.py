@@ -98,7 +98,7 @@ def test_the_nearest_are_those_of_numpy(opened, monkeypatch):
 def test_adding_replaces_and_deleting_forgets(opened):
     vectors_NE, engine = unit(6), opened()
     engine.add(list("abcd"), vectors_NE[:4])
-    engine.add(["b", "e", "e"], vectors_NE[[4, 0, 5]])  # the last of two counts
+    engine.add(["b", "e"], vectors_NE[[4, 5]])
     engine.add([], np.zeros((0, WIDTH)))
     engine.delete(["a", "nowhere", "nul\0", "\ud800"])
     engine.delete([])
@@ -142,17 +142,19 @@ def test_what_does_not_belong_together_is_refused(opened):
     engine = opened(fingerprint="first")
     engine.add(["a"], unit(1))
     two = unit(2)
-    wrong = [(unit(2, width=5), r"\(N, 24\)"), (2 * two, "length one"), (two * np.nan, "length one"),
-             (two[:1], "each vector has an id")]  # fmt: skip
+    wrong = [(unit(2, width=5), r"\(2, 24\)"), (2 * two, "length one"), (two * np.nan, "length one"),
+             (two[:1], "2 ids need")]  # fmt: skip
     for vectors_NE, message in wrong:
         with pytest.raises(ValueError, match=message):
             engine.add(["b", "c"], vectors_NE)
-    with pytest.raises(ValueError, match=r"\(N, 24\)"):
+    with pytest.raises(ValueError, match=r"\(Q, 24\)"):
         engine.search(unit(1, width=5), 1)
-    with pytest.raises(ValueError, match="k is at least 1"):
+    with pytest.raises(ValueError, match="k must be at least 1"):
         engine.search(unit(1), 0)
     with pytest.raises(ValueError, match="ids are strings"):
         engine.add([1], unit(1))
+    with pytest.raises(ValueError, match="twice"):
+        engine.add(["b", "b"], two)
     engine.close()
     with pytest.raises(ValueError, match="24 numbers, and these have 25"):
         opened(25, fingerprint="first")

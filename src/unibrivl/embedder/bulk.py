@@ -100,6 +100,8 @@ def embed_files(
                 return run.finish()
             finally:
                 parts.flush()  # whatever ended the run, what is embedded is kept
+                if not run.failures:
+                    beside(out, ".errors.jsonl").unlink(missing_ok=True)
         except KeyboardInterrupt:
             raise Stopped(parts.how_to_go_on()) from None
 
@@ -274,9 +276,6 @@ class Run:
         if parts.numbers() or state.keys() - set(order):
             vector_file.merge(parts.files(), state, order, width, parts.about, parts.out, parts.folder / "scratch")
         parts.finished = True
-        errors = beside(parts.out, ".errors.jsonl")
-        if not self.failures:
-            errors.unlink(missing_ok=True)
         unchanged = len(self.inputs) - len(self.todo)
         return BulkReport(parts.out, rows, width, done, unchanged, len(others), tuple(self.failures))
 

@@ -14,40 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from unibrivl.search.engine import checked_vectors
+
 FORMAT = 1  # of what a database holds: a change that breaks a reader raises it
-NORM_SLACK = 1e-3  # of length one: more than float16 loses, less than any vector nobody normalised
 
 
-def checked_vectors(vectors_NE: Any, width: int) -> np.ndarray:
-    """float32 (N, width) of length one, or an error that says what they are instead."""
-    vectors_NE = np.ascontiguousarray(vectors_NE, np.float32)
-    if vectors_NE.ndim != 2 or vectors_NE.shape[1] != width:
-        raise ValueError(f"vectors of this index are (N, {width}), and these are {vectors_NE.shape}")
-    off = np.abs(np.linalg.norm(vectors_NE, axis=1) - 1)
-    if len(off) and not off.max() <= NORM_SLACK:  # nan is not either
-        raise ValueError("vectors must have length one: divide each by its norm before it is added or looked for")
-    return vectors_NE
-
-
-def checked_rows(ids: Sequence[str], vectors_NE: Any, width: int, most_bytes: int) -> tuple[list[str], np.ndarray]:
-    """Ids and vectors as they may be written; of an id that comes twice the last one counts, as in two calls."""
-    vectors_NE = checked_vectors(vectors_NE, width)
-    if isinstance(ids, str) or len(ids) != len(vectors_NE):
-        raise ValueError(f"each vector has an id: {len(vectors_NE)} vectors, ids {len(ids)}")
+def checked_rows(ids: Sequence[str], vectors_NE: Any, width: int, most_bytes: int) -> np.ndarray:
+    """The vectors as they may be written, under ids that a database takes."""
+    vectors_NE = checked_vectors(ids, vectors_NE, width)
     for name in ids:
         if not can_be_held(name, most_bytes):
             raise ValueError(
                 f"the id {name[:80]!r} cannot be held: an id is Unicode text without NUL, of at most {most_bytes} "
                 "bytes in UTF-8"
             )
-    last = {name: row for row, name in enumerate(ids)}
-    return list(last), vectors_NE[list(last.values())]
+    return vectors_NE
 
 
-def can_be_held(name: Any, most_bytes: int) -> bool:
+def can_be_held(name: str, most_bytes: int) -> bool:
     """Whether an id may be in a database: neither of them takes NUL or half of a surrogate pair."""
-    if not isinstance(name, str):
-        raise ValueError(f"ids are strings, and {name!r} is none")
     try:
         return "\0" not in name and len(name.encode()) <= most_bytes
     except UnicodeEncodeError:

@@ -43,19 +43,27 @@ def checked_vectors(ids: Sequence[str], vectors_NE: np.ndarray, width: int) -> n
     vectors_NE = np.ascontiguousarray(vectors_NE, np.float32)
     if vectors_NE.shape != (len(ids), width):
         raise ValueError(f"{len(ids)} ids need vectors ({len(ids)}, {width}), got {vectors_NE.shape}")
+    for name in ids:
+        if not isinstance(name, str):
+            raise ValueError(f"ids are strings, and {name!r} is none")
     if len(set(ids)) != len(ids):
         raise ValueError("an id is named twice in one call: leave one of them out")
-    lengths_N = np.linalg.norm(vectors_NE, axis=1)
-    if not np.all(np.abs(lengths_N - 1) <= LENGTH_TOLERANCE):  # NaN is not within it either
-        raise ValueError("vectors must have length one: divide each by its norm, and leave out what is not finite")
+    check_length(vectors_NE)
     return vectors_NE
 
 
 def checked_queries(queries_QE: np.ndarray, k: int, width: int) -> np.ndarray:
-    """The queries as float32 (Q, E)."""
+    """The queries as float32 (Q, E), each of length one."""
     queries_QE = np.ascontiguousarray(queries_QE, np.float32)
     if queries_QE.ndim != 2 or queries_QE.shape[1] != width:
         raise ValueError(f"queries must be (Q, {width}), got {queries_QE.shape}")
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
+    check_length(queries_QE)
     return queries_QE
+
+
+def check_length(vectors_NE: np.ndarray) -> None:
+    lengths_N = np.linalg.norm(vectors_NE, axis=1)
+    if not np.all(np.abs(lengths_N - 1) <= LENGTH_TOLERANCE):  # NaN is not within it either
+        raise ValueError("vectors must have length one: divide each by its norm, and leave out what is not finite")

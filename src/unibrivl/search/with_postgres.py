@@ -22,10 +22,10 @@ from unibrivl.search.database_rows import (
     can_be_held,
     check_about,
     checked_rows,
-    checked_vectors,
     known_name,
     remember_name,
 )
+from unibrivl.search.engine import checked_queries
 from unibrivl.utils import require
 
 DSN = "UNIBRIVL_POSTGRES_DSN"  # environment variable: where the database is, password and all
@@ -197,8 +197,8 @@ class PostgresEngine:
 
     def add(self, ids: Sequence[str], vectors_NE: np.ndarray) -> None:
         """All of it or nothing; what has the same id is replaced."""
-        ids, vectors_NE = checked_rows(ids, vectors_NE, self.width, MOST_ID_BYTES)
-        if ids:
+        vectors_NE = checked_rows(ids, vectors_NE, self.width, MOST_ID_BYTES)
+        if len(ids):
             self.link.do(lambda connection: self._add(connection, ids, vectors_NE))
 
     def _add(self, connection: Any, ids: Sequence[str], vectors_NE: np.ndarray) -> None:
@@ -232,9 +232,7 @@ class PostgresEngine:
 
     def search(self, queries_QE: np.ndarray, k: int) -> tuple[list[list[str]], np.ndarray]:
         """Ids and cosines (Q, <= k), best first; as near as HNSW finds them where there is an index."""
-        queries_QE = checked_vectors(queries_QE, self.width)
-        if k < 1:
-            raise ValueError(f"k is at least 1, got {k}")
+        queries_QE = checked_queries(queries_QE, k, self.width)
         return as_result(self.link.do(lambda connection: self._search(connection, queries_QE, k)))
 
     def _search(self, connection: Any, queries_QE: np.ndarray, k: int) -> list[list[tuple[str, float]]]:

@@ -25,10 +25,10 @@ from unibrivl.search.database_rows import (
     can_be_held,
     check_about,
     checked_rows,
-    checked_vectors,
     known_name,
     remember_name,
 )
+from unibrivl.search.engine import checked_queries
 from unibrivl.utils import require
 
 URL, API_KEY = "UNIBRIVL_QDRANT_URL", "UNIBRIVL_QDRANT_API_KEY"  # environment variables
@@ -139,7 +139,7 @@ class QdrantEngine:
 
     def add(self, ids: Sequence[str], vectors_NE: np.ndarray) -> None:
         """A thousand at a time; what has the same id is replaced."""
-        ids, vectors_NE = checked_rows(ids, vectors_NE, self.width, MOST_ID_BYTES)
+        vectors_NE = checked_rows(ids, vectors_NE, self.width, MOST_ID_BYTES)
         for start in range(0, len(ids), POINTS_AT_ONCE):
             some = ids[start : start + POINTS_AT_ONCE]
             batch = self.models.Batch(
@@ -161,9 +161,7 @@ class QdrantEngine:
 
     def search(self, queries_QE: np.ndarray, k: int) -> tuple[list[list[str]], np.ndarray]:
         """Ids and cosines (Q, <= k), best first."""
-        queries_QE = checked_vectors(queries_QE, self.width)
-        if k < 1:
-            raise ValueError(f"k is at least 1, got {k}")
+        queries_QE = checked_queries(queries_QE, k, self.width)
         found: list[list[tuple[str, float]]] = []
         for start in range(0, len(queries_QE), QUERIES_AT_ONCE):
             asked = [
