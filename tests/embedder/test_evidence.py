@@ -18,6 +18,7 @@ import unibrivl
 from unibrivl.audio import Waveform, load_audio
 from unibrivl.embedded import HERE
 from unibrivl.embedder import Embedder, Evidence, load
+from unibrivl.embedder.evidence_picture import round_moments
 from unibrivl.embedder.hidden import hide_regions, hide_stretches, regions_of, stretches_of, surroundings
 from unibrivl.modeling import MelEncoderConfig, MelEncoderFeatureExtractor, UniBriVLModel, UniBriVLProcessor
 
@@ -301,3 +302,10 @@ def test_wrong_questions_are_answered_in_words(tiny):
         tiny.evidence(sound, image, fill="noise")
     with pytest.raises(ValueError, match="at least 480"):
         tiny.evidence(sound, image, regions=1).picture(100)
+
+
+@pytest.mark.parametrize("duration_s", [0.003, 0.44, 1.0, 5.0, 6.99, 7.0, 59.0, 3600.0])
+def test_moments_of_the_drawing_are_round(duration_s):
+    moments = round_moments(duration_s)
+    assert moments[0] == 0 and 3 <= len(moments) <= 7 and moments[-1] <= duration_s
+    assert all(len(f"{moment:g}".strip("0.").replace(".", "")) <= 2 for moment in moments)

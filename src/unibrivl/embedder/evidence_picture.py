@@ -9,6 +9,7 @@ Shapes: T stretches, R regions along each side, X columns of the page, H and W o
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,14 +88,22 @@ def draw_seconds(page: Image, pen: ImageDraw, found: Evidence, box: tuple[int, i
     if pair is not None:
         marked = [left + round(moment / duration_s * (columns - 1)) for moment in pair[0]]
         pen.rectangle([marked[0], top, marked[1], bottom - 1], outline=MARK, width=3)
-    for part in range(6):
-        x = left + part * (columns - 1) // 5
+    moments = round_moments(duration_s)
+    for moment in moments:
+        x = left + round(moment / duration_s * (columns - 1))
         pen.line([(x, bottom), (x, bottom + 4)], fill=SOFT)
-        label = f"{duration_s * part / 5:.3g}" + (" s" if part == 5 else "")
-        anchor = ("la", "ma", "ma", "ma", "ma", "ra")[part]
+        label = f"{moment:g}" + (" s" if moment == moments[-1] else "")
+        anchor = "la" if not moment else "ra" if x > right - 2 * font(13).getlength(label) else "ma"
         pen.text((x, bottom + 7), label, fill=SOFT, font=font(13), anchor=anchor)
     note = f"seconds: full red is {scale:.3f}" + (", green frames: the pair that counts most" if pair else "")
     pen.text((left, bottom + 26), cut_to(pen, note, 13, columns), fill=SOFT, font=font(13))
+
+
+def round_moments(duration_s: float) -> list[float]:
+    """Zero, and at most six moments after it at even steps of one, two or five."""
+    tens = 10.0 ** (math.floor(math.log10(duration_s)) - 1)
+    step = next(tens * many for many in (1, 2, 5, 10, 20) if duration_s < 6.5 * tens * many)
+    return [round(number * step, 6) for number in range(int(duration_s / step + 1e-6) + 1)]
 
 
 def storyboard_cells(found: Evidence, width: int) -> tuple[int, tuple[int, int]]:
