@@ -3,8 +3,8 @@
     unibrivl train --recipe small_captioner --set data.folder=PACKS
     unibrivl caption dog.wav --model runs/small_captioner/model
 
-Beside the packs `sounds_and_pictures` and `spoken_digits` lies the pack `captions`: AudioCaps' sentences, without their
-sounds. Two things are learned from, in one model (`UniBriVLForAudioCaptioning`), with ears that stay as they are:
+Beside the packs `sounds_and_pictures` and `spoken_digits` lies the pack `captions`: AudioCaps' sentences, without
+their sounds. Two things are learned from, in one model (`UniBriVLForAudioCaptioning`) whose ears stay as they are:
 
     heard   a clip of the packs, and a sentence that is true of its class: see `small_captioner_words`
     read    a caption without a sound, which begins at the place of what it names: the mean of what was heard of that
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from unibrivl.audio import load_audio
 from unibrivl.data.tables import read_csv
 from unibrivl.metrics.captions import caption_scores
 from unibrivl.modeling import UniBriVLForAudioCaptioning, UniBriVLProcessor
@@ -44,7 +45,6 @@ from unibrivl.training.recipes.small_words import tokenizer_for
 from unibrivl.training.recipes.small_world import DIGITS, Item, SmallWorld, SmallWorldData, share_of
 from unibrivl.training.sampler import Draw, derive
 from unibrivl.training.target_cache import Excerpt, TargetCache
-from unibrivl.training.target_sounds import seconds_of
 
 CAPTIONS = Path("captions", "audiocaps_train.csv")
 LONGEST = 22  # tokens of a caption with its end: what `UniBriVLForAudioCaptioning` writes at most
@@ -74,6 +74,7 @@ class SmallCaptionerData(SmallWorldData):
     Args:
         read (`float`): share of captions without a sound; 0 needs no captions, 1 pairs no sound with a sentence.
         placed (`float`): share of these that name a class which is heard.
+        longest (`int`): tokens of a caption, its end included; longer ones are left out, for they tell of many sounds.
         digits (`float`): share of spoken digits among what is heard.
         balance (`float`): a class with n rows is drawn in proportion to n to the power of 1 - balance.
         noise (`float`): around a sound or a place, in standard deviations of what is heard.
@@ -85,6 +86,7 @@ class SmallCaptionerData(SmallWorldData):
 
     read: float = 0.5
     placed: float = 0.7  # OURS: of 50,000 captions few name what these ears know
+    longest: int = 14
     digits: float = 0.35  # OURS: as in small_sounds
     balance: float = 0.5
     noise: float = 0.5
@@ -100,12 +102,13 @@ def config() -> RunConfig:
         output_dir="runs/small_captioner",
         model=SmallCaptionerModel(),
         data=SmallCaptionerData(),
-        steps=1500,
-        batch_size=64,
+        steps=700,
+        batch_size=32,
+        precision="bf16",
         learning_rate=1e-3,  # OURS: a transformer of two million numbers
         warmup=100,
         weight_decay=0.05,  # ConvNeXt paper: its AdamW, as in small_words
-        evaluate_every=1500,  # to be looked at: without a primary metric the last step counts, and nothing is chosen
+        evaluate_every=700,  # to be looked at: without a primary metric the last step counts, and nothing is chosen
         save_every=250,
         log_every=25,
     )
@@ -116,6 +119,8 @@ def build(config: RunConfig) -> Parts:
     for name in ("read", "placed", "digits"):
         if not 0 <= getattr(settings, name) <= 1:
             raise ConfigError(f"data.{name} is a share, from 0 to 1; got {getattr(settings, name)}")
+    if not 2 <= settings.longest <= LONGEST:
+        raise ConfigError(f"data.longest must be from 2 to {LONGEST} tokens, got {settings.longest}")
     world = SmallWorld(settings)
     read = captions_in(settings) if settings.read else []
     labels = tuple(dict.fromkeys(one.label for one in world.sounds("train")))
@@ -136,6 +141,7 @@ def build(config: RunConfig) -> Parts:
         said = captions_of(bare(model), processor, kept, config.batch_size)
         return scores(said, [one.label for one in held], labels)
 
+    shipped = config.model.matcher == "embedded"
     size = sum(weight.numel() for weight in model.decoder.parameters())
     licences = licences_of(world.sounds("train"))["data"]
     counts = {"sounds of the packs, with sentences by their class": len(data.items), "captions of AudioCaps' "
@@ -146,7 +152,8 @@ def build(config: RunConfig) -> Parts:
         towers={"audio": {"model": config.model.matcher},
                 "language": {"model": f"new, GPT-2's kind with {size:,} parameters and its own tokenizer"}},
         data=[{"name": name, "found": count, "expected": count} for name, count in counts.items() if count],
-        licences={"data": f"{licences}; AudioCaps' captions: MIT" if data.texts else licences},
+        licences={"data": f"{licences}; AudioCaps' captions: MIT" if data.texts else licences,
+                  **({"weights": "cc-by-sa-4.0"} if shipped and world.variant == "open" else {})},
     )  # fmt: skip
     return Parts(model, CaptioningLoss(model), data, Collate(), evaluate, processor, about, prepare)
 
@@ -186,15 +193,16 @@ def whole(item: Item, rate_hz: int, seconds: float) -> Excerpt:
     return Excerpt(item.source, 0, round(seconds * rate_hz))
 
 
-def parts_of(item: Item, length_s: float | None, rate_hz: int, settings: SmallCaptionerData) -> list[Excerpt]:
+def parts_of(item: Item, rate_hz: int, settings: SmallCaptionerData) -> list[Excerpt]:
     """What is heard of a clip: all of it, and of a thing parts of a third or more, which follow from its name."""
     found = [whole(item, rate_hz, settings.seconds)]
-    if length_s is None or item.label in DIGITS:  # half a word is no word
+    if settings.views < 2 or item.label in DIGITS:  # half a word is no word
         return found
+    length = min(len(load_audio(item.source, rate_hz=rate_hz).samples), found[0].stop)
     for view in range(1, settings.views):
-        part_s = length_s * (1 + 2 * share_of(f"{item.id} length {view}")) / 3
-        first = round((length_s - part_s) * share_of(f"{item.id} start {view}") * rate_hz)
-        found.append(Excerpt(item.source, first, first + max(1, round(part_s * rate_hz))))
+        part = max(1, round(length * (1 + 2 * share_of(f"{item.id} length {view}")) / 3))
+        first = round((length - part) * share_of(f"{item.id} start {view}"))
+        found.append(Excerpt(item.source, first, first + part))
     return found
 
 
@@ -210,7 +218,7 @@ class Told:
     Args:
         items: clips that are trained on.
         labels: of them.
-        texts: captions without sounds; those of more than `LONGEST` tokens are left out.
+        texts: captions without sounds; those of more than `settings.longest` tokens are left out.
         heard: what is kept of sounds.
 
     Attributes:
@@ -232,22 +240,19 @@ class Told:
         self.rate_hz = processor.feature_extractor.sampling_rate
         self.items = list(items) if settings.read < 1 else []
         self.tokenizer = processor.tokenizer
-        lengths = seconds_of([whole(one, self.rate_hz, settings.seconds) for one in items], self.rate_hz)
         # places come of all clips, whether or not a sentence is told of them
-        self.parts_N = [
-            parts_of(one, length_s, self.rate_hz, settings) for one, length_s in zip(items, lengths, strict=True)
-        ]
+        self.parts_N = [parts_of(one, self.rate_hz, settings) for one in items]
         self.label_N = [self.labels.index(one.label) for one in items]
         self.excerpts = [part for parts in self.parts_N for part in parts]
         self.said_L = [[self.tokens(text) for text in sentences(label)] for label in self.labels]
-        kept = [(text, tokens) for text in texts if len(tokens := self.tokens(text)) <= LONGEST]
+        kept = [(text, tokens) for text in texts if len(tokens := self.tokens(text)) <= settings.longest]
         self.texts, self.tokens_of = [text for text, _ in kept], [tokens for _, tokens in kept]
         things = [label for label in self.labels if label in THINGS]  # "one dog" is not the word one
         self.names_of = [sorted(map(self.labels.index, named(text, things))) for text in self.texts]
         self.chances_N = self.chances()
 
     def tokens(self, text: str) -> list[int]:
-        return [*self.tokenizer(text, add_special_tokens=False).input_ids, self.tokenizer.eos_token_id]
+        return [*self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids, self.tokenizer.eos_token_id]
 
     def chances(self) -> np.ndarray:
         """(N,), of each clip and then of each caption."""

@@ -1,4 +1,4 @@
-"""What `small_captioner` may say of a class: sentences that are true of each of its clips, and what names it in a text.
+"""What `small_captioner` may say of a class: sentences that are true of all its clips, and what names it in a text.
 
 A pack says of a clip what it is of and no more. So a sentence here names the class and what it does to be heard, and
 nothing of how many there are, where, how loud or how often: that would be true of some clips only.
