@@ -14,7 +14,7 @@ from unibrivl.training.recipes.small_world import DIGITS
 
 # label -> what names it (any of these, as a pattern of whole words), two sentences, and the thing as it is heard
 THINGS: dict[str, tuple[str, str, str, str]] = {
-    "airplane": (r"(air)?planes?|jets?|aircrafts?", "an airplane flies", "an airplane is flying", "an airplane"),
+    "airplane": (r"(air)?planes?|jets?|aircraft", "an airplane flies", "an airplane is flying", "an airplane"),
     "breathing": (r"breath\w*", "a person breathes", "somebody is breathing", "a person breathing"),
     "brushing_teeth": (r"brush\w*|toothbrush\w*", "somebody brushes teeth", "teeth are brushed", "brushing of teeth"),
     "can_opening": (r"a can (is|being)|opens a can", "a can is opened", "somebody opens a can", "a can being opened"),
