@@ -140,8 +140,9 @@ unibrivl caption dog.wav --model runs/small_captioner/model
 
 ## The language model
 
-{language}, trained from nothing; no pre-trained language model is in it. {prefix} vectors before the first word come
-of the sound, by a prefix of {prefix_parameters:,} parameters.
+{language}, trained from nothing.
+No pre-trained language model is in it. Four vectors before the first word come of the sound, by a prefix of
+{prefix_parameters:,} parameters.
 
 ## What it was trained on, and how
 
@@ -182,8 +183,8 @@ Ten test clips of things and ten of digits, the first of each class by name:
 - Its range is {labels} classes. It answers every sound with one of them: speech becomes a digit, music whatever is
   nearest, and nothing in the sentence says so.
 - It says what something is, not how. One sound, one class: of two at once it names one.
-- Whatever a caption tells beyond the name of a class (that it is loud, that somebody speaks) comes of the habits of
-  texts and not of the sound.
+- Whatever a caption tells beyond the class (that it is a voice, that something flies) comes of the habits of texts
+  and not of the sound.
 - The clips' classes are the only truth at hand, so no figure here says how good a sentence is.
 - One seed; {things} test clips of things, eight a class.
 
@@ -235,7 +236,29 @@ def samples_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-READING = ""
+def reading(found: dict[str, Any]) -> str:
+    """What the tables say, in words."""
+    scores = {name: run["scores"] for name, run in found["runs"].items()}
+    taught = [scores["both"][kind] for kind in KINDS]
+    share = sum(row["word_for_word_as_taught"] * row["clips"] for row in taught) / sum(row["clips"] for row in taught)
+    text = (
+        f"Of its captions {share:.3f} are word for word sentences that it was taught. So it is a classifier of "
+        f"{len(found['labels'])} classes that\nanswers in sentences; what it read shows in its captions no more than "
+        "the rest of them does."
+    )
+    if "heard" in scores:
+        text += (
+            f" Without reading it names {scores['heard']['things']['named']['value']:.3f} of the\nthings, with it "
+            f"{scores['both']['things']['named']['value']:.3f}: see whether the intervals overlap."
+        )
+    if "read" in scores:
+        row = scores["read"]["things"]
+        text += (
+            f"\n\nWho only read, and was told no sentence of any sound, names {row['named']['value']:.3f} of the things "
+            f"({row['named_shuffled']:.3f} shuffled), {row['named_beside_others']:.3f} if other classes may\nstand "
+            "beside it. Digits it cannot name: no place of a caption is that of a digit."
+        )
+    return text
 
 
 def card(found: dict[str, Any], ears: dict[str, Any]) -> str:
@@ -244,7 +267,6 @@ def card(found: dict[str, Any], ears: dict[str, Any]) -> str:
     scores = run["scores"]
     filled = CARD.format(
         language=run["language"].removeprefix("new, "),
-        prefix="Four",
         prefix_parameters=run["prefix_parameters"],
         heard=heard,
         read=read,
@@ -259,7 +281,7 @@ def card(found: dict[str, Any], ears: dict[str, Any]) -> str:
         tables=tables(found),
         ears=ears_section(ears),
         samples=samples_table(found),
-        reading=READING.strip(),
+        reading=reading(found),
     )
     return filled.replace("\n\n\n", "\n\n")
 
