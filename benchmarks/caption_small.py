@@ -254,8 +254,8 @@ def reading(found: dict[str, Any]) -> str:
     if "read" in scores:
         row = scores["read"]["things"]
         text += (
-            f"\n\nWho only read, and was told no sentence of any sound, names {row['named']['value']:.3f} of the things "
-            f"({row['named_shuffled']:.3f} shuffled), {row['named_beside_others']:.3f} if other classes may\nstand "
+            f"\n\nWho only read, and was told no sentence of any sound, names {row['named']['value']:.3f} of the "
+            f"things ({row['named_shuffled']:.3f} shuffled), {row['named_beside_others']:.3f} if others may\nstand "
             "beside it. Digits it cannot name: no place of a caption is that of a digit."
         )
     return text
