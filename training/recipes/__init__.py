@@ -24,6 +24,7 @@ RECIPES = {
     "sounds": "the tower of sounds_and_pictures learns ESC-10 by its classes: what that is measured against",
     "sounds_and_pictures": "a small UniBriVL learns from real recordings and pictures that share a label",
     "small_brewclip": "a small BrewCLIP from nothing: spoken captions in noise find pictures of their class",
+    "small_captioner": "a small language model from nothing says what the embedded model hears",
     "small_cavmae": "a small CAV-MAE from nothing: sounds and pictures of one class, hidden and rebuilt",
     "small_cavtmae": "a small CAVT-MAE from it: sounds meet words and pictures that stay where they are",
     "small_generator": "the embedded model's UNet: pictures from texts",

@@ -13,8 +13,9 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "M is what `unibrivl train --recipe captioner` leaves. It says what it has learned to say, and says that of "
-        "every sound: its card names the language model and the captions it was trained on."
+        "M is what `unibrivl train --recipe captioner` leaves, or `small_captioner`, which needs nothing but this "
+        "project's packs. It says what it has learned to say, and says that of every sound: its card names the "
+        "language model and the captions it was trained on."
     )
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="sound files, and folders to search")
     parser.add_argument("--model", required=True, metavar="M", help="folder of a captioner, or its name on the Hub")

@@ -167,7 +167,10 @@ def config_of(name: str) -> Any:
     import unibrivl.modeling  # noqa: F401  (teaches the Auto classes ours)
 
     if name == "embedded":
-        raise ValueError("the embedded model hears and draws, and writes nothing: name a model that does")
+        raise ValueError(
+            "the embedded model hears and draws, and writes nothing: name a model that does, such as what `unibrivl "
+            "train --recipe small_captioner` leaves"
+        )
     return AutoConfig.from_pretrained(name)
 
 
