@@ -12,7 +12,7 @@ pytest.importorskip("diffusers", reason="diffusers is not installed")
 import tiny_audio_token  # noqa: E402
 import tiny_diffusion  # noqa: E402
 import torch  # noqa: E402
-from diffusers import EulerDiscreteScheduler  # noqa: E402
+from diffusers import DDIMScheduler, EulerDiscreteScheduler  # noqa: E402
 from tiny_audio_token import picture  # noqa: E402
 from tiny_diffusion import RATE_HZ, SIDE, generator, sound  # noqa: E402
 
@@ -62,6 +62,16 @@ def test_an_edit_comes_again_to_the_bit(pipe, bare, kind, call):
     assert different == [] and json.loads(json.dumps(again)).get("words") == receipt.get("words")
     heard = [] if call["audio"] is None else call["audio"] if isinstance(call["audio"], list) else [call["audio"]]
     assert len({one["sha256"] for one in receipt["audio"]["sounds"]}) == len(heard)
+
+
+@pytest.mark.parametrize("method", ["p2p", "ledits++"])
+def test_a_scheduler_of_defaults_comes_again_as_it_was(method):
+    """diffusers' pipeline mends its config, and a receipt has the mended one."""
+    other = tiny_audio_token.pipeline(AudioTokenEditPipeline, scheduler=DDIMScheduler())
+    call = {"image": picture(side=64), "source_prompt": "a dog", "audio": sound(), "edit_method": method, **HEARD}
+    output, receipt = with_receipt(other, **call, generator=generator())
+    image, _, different = replay_edit(other, json.loads(json.dumps(receipt)), picture(side=64))
+    assert np.array_equal(np.asarray(image), np.asarray(output.images[0])) and different == []
 
 
 def test_without_a_generator_the_state_is_kept(pipe, bare):
