@@ -79,7 +79,9 @@ def with_parameters_of(theirs: Any, left_out: Collection[str] = ()) -> Callable[
         given = [
             one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for name, one in inspect.signature(theirs).parameters.items()
-            if name not in own.parameters and name not in left_out and one.kind is not inspect.Parameter.VAR_KEYWORD
+            if name not in own.parameters
+            and name not in left_out
+            and one.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         ]
         ours.__signature__ = own.replace(parameters=[*mine, *given, rest])
         return ours

@@ -26,6 +26,11 @@ def fitted(picture: Image.Image, side: int, step: int) -> Image.Image:
     ratio = min(max(picture.width / picture.height, 1 / MOST_LONG), MOST_LONG)
     sizes = itertools.product(near(side * ratio**0.5, step), near(side * ratio**-0.5, step))
     size = min(sizes, key=lambda one: abs(math.log(one[0] / one[1] / ratio)))
+    return resized(picture, size)
+
+
+def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """With exactly this width and height; what does not fit their proportions is cut off on both sides."""
     return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
 
 
@@ -36,4 +41,4 @@ def near(length: float, step: int) -> list[int]:
     return sorted((below, above), key=lambda one: abs(one - length))
 
 
-__all__ = ["fitted", "grid_of"]
+__all__ = ["fitted", "grid_of", "resized"]

@@ -13,7 +13,16 @@ def ddim(scheduler: Any) -> DDIMScheduler:
     """A DDIM scheduler with the noise of another: editing walks the same way there and back."""
     spacing = scheduler.config.get("timestep_spacing", "leading")
     spacing = spacing if spacing in ("leading", "trailing") else "leading"
-    return DDIMScheduler.from_config(scheduler.config, clip_sample=False, timestep_spacing=spacing)
+    return DDIMScheduler.from_config(settings_of(scheduler), clip_sample=False, timestep_spacing=spacing)
+
+
+def settings_of(scheduler: Any) -> dict[str, Any]:
+    """All that a scheduler is set to, for `from_config` of another.
+
+    diffusers lists what was left to a scheduler's defaults, and gives the other its own defaults instead: another
+    noise, where they are others. And what its pipelines have mended in a config is still in that list.
+    """
+    return {name: value for name, value in scheduler.config.items() if name != "_use_default_values"}
 
 
 @torch.no_grad()
@@ -37,7 +46,7 @@ def inverted(
         unread (*optional*): (B, L, D), of no text, for guidance.
         guidance (`float`): of the inversion; 1 is none.
     """
-    scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config)
+    scheduler = DDIMInverseScheduler.from_config(settings_of(pipe.scheduler))
     scheduler.set_timesteps(steps, device=latents_BChw.device)
     latents, kept = latents_BChw, [latents_BChw]
     guided = guidance != 1.0 and unread is not None
@@ -55,4 +64,4 @@ def inverted(
     return kept
 
 
-__all__ = ["ddim", "encoded", "inverted"]
+__all__ = ["ddim", "encoded", "inverted", "settings_of"]

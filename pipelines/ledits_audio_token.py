@@ -5,6 +5,7 @@ from typing import Any
 
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, LEditsPPPipelineStableDiffusion
 
+from .inversion_audio_token import settings_of
 from .mixin_audio_token import said
 from .words_audio_token import Speaker, Words
 
@@ -67,7 +68,7 @@ def edited(
             f"{height}: pass height= and width="
         )
     noise = DPMSolverMultistepScheduler.from_config(
-        pipe.scheduler.config, algorithm_type="sde-dpmsolver++", solver_order=2
+        settings_of(pipe.scheduler), algorithm_type="sde-dpmsolver++", solver_order=2
     )
     inner = SpeakingLedits(
         pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.unet, noise, pipe.safety_checker, pipe.feature_extractor,

@@ -16,6 +16,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from .calling_unibrivl import with_parameters_of
 from .mixin_unibrivl import UniBriVLMixin
 
 
@@ -95,6 +96,8 @@ class UniBriVLUnCLIPPipeline(UniBriVLMixin, UnCLIPOfRows):
         self.register_modules(matcher=matcher, matcher_processor=matcher_processor)
         self._register_banks(label_banks)
 
+    @with_parameters_of(UniBriVLMixin.__call__)
+    @with_parameters_of(UnCLIPOfRows.__call__)
     def __call__(  # type: ignore[override]
         self, image: Any = None, prompt: Any = None, *, strategy: Any = "embed", **kwargs
     ):

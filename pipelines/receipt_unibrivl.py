@@ -316,6 +316,8 @@ def arguments_of(receipt: dict[str, Any], audio: Any = None) -> dict[str, Any]:
     from .seeds_unibrivl import read
     from .strategies_unibrivl import strategy_named
 
+    if "kind" in receipt:
+        raise ValueError("this picture was edited: replay it with edit_receipt_audio_token.replay_edit")
     if not receipt["replayable"]:
         raise ValueError(f"this picture cannot be made again from its receipt: {'; '.join(receipt['why_not'])}")
     heard = dict(receipt["audio"])
@@ -401,7 +403,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         elif old.get("attention") != new.get("attention"):
             said.append(f"{name}: attention by {', '.join(new['attention'])} instead of {', '.join(old['attention'])}")
     for name in ("scheduler", "strategy", "call", "prompts", "generators"):
-        if json.dumps(before[name], sort_keys=True) != json.dumps(now[name], sort_keys=True):
+        if json.dumps(before.get(name), sort_keys=True) != json.dumps(now.get(name), sort_keys=True):
             said.append(f"{name}: not what the receipt says")
     for place in ("versions", "machine"):
         for name, old in before[place].items():

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from tiny_text import text_config, tokenizer
 from tiny_towers import AUDIO, WIDE, unibrivl_config
 from transformers import (
@@ -25,6 +26,7 @@ from unibrivl.modeling import SpeechLMFeatureExtractor, SpeechLMPhoneTokenizer, 
 
 SIDE = 32  # pixels of a picture: 16 x 16 latents, since the tiny VAE halves once
 RATE_HZ = 16000
+CLIP_WIDTH = 20  # of the matcher's CLIP tower
 LEXICON = {"A": ["AH0"], "DOG": ["D", "AO1", "G"], "RAIN": ["R", "EY1", "N"], "CAT": ["K", "AE1", "T"]}
 
 
@@ -67,6 +69,23 @@ def sd_parts(seed: int = 0) -> dict[str, Any]:
         "scheduler": DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
         "safety_checker": None,
         "feature_extractor": None,
+    }
+
+
+def unclip_parts(seed: int = 0) -> dict[str, Any]:
+    """What `UniBriVLUnCLIPPipeline` takes, without an image encoder."""
+    torch.manual_seed(seed)
+    parts = sd_parts(seed)
+    del parts["safety_checker"], parts["feature_extractor"]
+    normalizer = StableUnCLIPImageNormalizer(embedding_dim=CLIP_WIDTH)
+    normalizer.mean.data.normal_()
+    return {
+        **parts,
+        "unet": unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * CLIP_WIDTH),
+        "image_normalizer": normalizer,
+        "image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        "feature_extractor": None,
+        "image_encoder": None,
     }
 
 

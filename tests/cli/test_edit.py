@@ -76,3 +76,31 @@ def test_what_is_wrong_is_one_line(place, capsys, monkeypatch, call, words):
     assert asked(place, *call) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
+
+
+def test_edits_and_styles_are_replayed(place, capsys):
+    """From the file as it was before it was made small enough, and without a sound."""
+    tiny_audio_token.picture(side=128).resize((128, 64)).save(place / "wide.png")
+    calls = {
+        "edit": ["edit", str(place / "wide.png"), "--source-prompt", "a dog", "--audio", str(place / "tone.wav")],
+        "style": ["stylize", "--image", str(place / "wide.png"), "--cue", str(place / "cue.safetensors")],
+        "drawn": ["stylize", "a dog", "--audio", str(place / "tone.wav")],
+    }
+    for name, call in calls.items():
+        out = str(place / f"{name}.png")
+        assert asked(place, *call, "--out", out) == 0
+        again = ["replay", out, "--model", str(place / "base"), "--device", "cpu", "--quiet"]
+        seen = [] if name == "drawn" else ["--picture", str(place / "wide.png")]
+        assert main([*again, *seen, "--out", str(place / "again.png")]) == 0, capsys.readouterr()
+        assert "the pixels are equal bit for bit" in capsys.readouterr().out
+    assert main(["replay", str(place / "again.png"), *again[2:]]) == 0  # the receipt of a replay is as good
+    for more, words in (
+        ([], "wide.png was changed here: say where it is with --picture"),
+        (["--picture", str(place / "seen.png")], "not the picture that was changed"),
+        (["--picture", str(place / "wide.png"), "--audio", str(place / "tone.wav")], "leave --audio out"),
+        (["--picture", str(place / "wide.png"), "--offload"], "not with --offload"),
+    ):
+        capsys.readouterr()
+        assert main(["replay", str(place / "edit.png"), "--model", str(place / "base"), *more]) == 2
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1

@@ -12,7 +12,7 @@ import tiny_diffusion
 import torch
 from tests.pipelines.testing_utils.common import BasePipelineTesterConfig, PipelineTesterMixin
 
-from unibrivl.pipelines import UniBriVLPipeline, UniBriVLXLPipeline
+from unibrivl.pipelines import UniBriVLPipeline, UniBriVLUnCLIPPipeline, UniBriVLXLPipeline
 
 TEXT_TO_IMAGE = {
     *("prompt", "height", "width", "guidance_scale", "negative_prompt", "prompt_embeds", "negative_prompt_embeds"),
@@ -30,13 +30,13 @@ class PipelineConfig(BasePipelineTesterConfig):
     @pytest.fixture(autouse=True)
     def parents_where_diffusers_looks(self, monkeypatch):
         """It reads the source of `encode_prompt` of a class of its own by the name of ours."""
-        for cls in (UniBriVLPipeline, UniBriVLXLPipeline):
+        for cls in (UniBriVLPipeline, UniBriVLUnCLIPPipeline, UniBriVLXLPipeline):
             parent = next(one for one in cls.__mro__ if one.__module__.startswith("diffusers."))
             monkeypatch.setattr(diffusers.pipelines, cls.__name__, parent, raising=False)
 
     def get_dummy_components(self):
         model, processor = tiny_diffusion.matcher()
-        return {**self.parts(), "image_encoder": None, "matcher": model, "matcher_processor": processor}
+        return {"image_encoder": None, **self.parts(), "matcher": model, "matcher_processor": processor}
 
     def get_dummy_inputs(self):
         side = tiny_diffusion.SIDE
@@ -75,6 +75,30 @@ class XLConfig(PipelineConfig):
         return {**tiny_diffusion.xl_parts(), "feature_extractor": None}
 
 
+class UnCLIPConfig(SDConfig):
+    """Without a sound the embedding of a picture is given; with one it is the sound's."""
+
+    pipeline_class = UniBriVLUnCLIPPipeline
+    required_input_params_in_call_signature = frozenset(TEXT_TO_IMAGE | {"image", "image_embeds", "noise_level"})
+
+    @staticmethod
+    def parts():
+        return tiny_diffusion.unclip_parts()
+
+    def get_dummy_inputs(self):
+        inputs = super().get_dummy_inputs()
+        if self.heard:
+            return {**inputs, "strategy": "embed"}
+        embeds = torch.randn(1, tiny_diffusion.CLIP_WIDTH, generator=self.get_generator(1))
+        return {**inputs, "image_embeds": embeds}
+
+    def test_half_precision_inference_no_nan(self):
+        pytest.skip("it casts each part with to(dtype=), which diffusers' StableUnCLIPImageNormalizer does not take")
+
+    def test_save_load_float16(self):
+        pytest.skip("it casts each part with to(dtype=), which diffusers' StableUnCLIPImageNormalizer does not take")
+
+
 class TestUniBriVLPipeline(SDConfig, PipelineTesterMixin):
     pass
 
@@ -92,6 +116,17 @@ class TestUniBriVLPipelineWithASound(SDConfig, PipelineTesterMixin):
 
 
 class TestUniBriVLXLPipelineWithASound(XLConfig, PipelineTesterMixin):
+    heard = True
+
+    def test_save_load_optional_components(self):
+        pytest.skip("without the matcher, which is optional, nothing can be heard")
+
+
+class TestUniBriVLUnCLIPPipeline(UnCLIPConfig, PipelineTesterMixin):
+    pass
+
+
+class TestUniBriVLUnCLIPPipelineWithASound(UnCLIPConfig, PipelineTesterMixin):
     heard = True
 
     def test_save_load_optional_components(self):

@@ -12,13 +12,19 @@ pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 import tiny_audio_token  # noqa: E402
 import tiny_diffusion  # noqa: E402
-from diffusers import StableDiffusionPipeline  # noqa: E402
+from diffusers import (  # noqa: E402
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+)
 from tiny_audio_token import picture  # noqa: E402
 from tiny_diffusion import RATE_HZ, SIDE, generator, sound  # noqa: E402
 
 from unibrivl.pipelines import AudioTokenEditPipeline, AudioTokenPipeline  # noqa: E402
 from unibrivl.pipelines.alignment_audio_token import alignment, replaced  # noqa: E402
 from unibrivl.pipelines.attention_audio_token import Control  # noqa: E402
+from unibrivl.pipelines.inversion_audio_token import ddim  # noqa: E402
 
 CALL = {"num_inference_steps": 4, "output_type": "np", "audio_sampling_rate": RATE_HZ}
 DRAWN = {**CALL, "height": SIDE, "width": SIDE, "source_prompt": "a dog"}
@@ -134,6 +140,14 @@ def test_large_layers_attend_as_before(pipe, monkeypatch):
     plain = pipe("a <audio>", audio=sound(), generator=generator(), **DRAWN, **free)
     assert np.abs(found.images - plain.images).max() <= 1e-5
     assert not np.array_equal(found.images, wanted.images)
+
+
+@pytest.mark.parametrize("kind", [HeunDiscreteScheduler, EulerDiscreteScheduler, PNDMScheduler])
+def test_steps_of_ddim_have_the_noise_of_the_pipelines_own(kind):
+    """Also where it was left to defaults, which DDIM has others of."""
+    scheduler = kind()
+    assert torch.equal(ddim(scheduler).alphas_cumprod, scheduler.alphas_cumprod)
+    assert ddim(scheduler).config.steps_offset == scheduler.config.get("steps_offset", 0)
 
 
 # ---- blending and weights

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 import tiny_diffusion as tiny  # noqa: E402
-from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (  # noqa: E402
-    StableUnCLIPImageNormalizer,
-)
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # noqa: E402
 
 from unibrivl.pipelines.pipeline_unibrivl_unclip import UniBriVLUnCLIPPipeline  # noqa: E402
@@ -18,7 +17,7 @@ from unibrivl.pipelines.strategy_embed import Embed  # noqa: E402
 from unibrivl.pipelines.strategy_halving import Halving  # noqa: E402
 from unibrivl.pipelines.strategy_together import Together  # noqa: E402
 
-WIDTH = 20  # of the tiny CLIP tower
+WIDTH = tiny.CLIP_WIDTH
 
 
 def adapter_weights(unet, width: int = WIDTH, tokens: int = 4) -> dict:
@@ -172,27 +171,20 @@ def test_other_spaces_of_the_matcher_lead_to_the_same_embedding(pipe, space):
 # ---- unCLIP
 
 
-def unclip_parts(seed: int = 0) -> dict:
-    torch.manual_seed(seed)
-    parts = tiny.sd_parts(seed)
-    del parts["safety_checker"], parts["feature_extractor"]
-    normalizer = StableUnCLIPImageNormalizer(embedding_dim=WIDTH)
-    normalizer.mean.data.normal_()
-    return {
-        **parts,
-        "unet": tiny.unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * WIDTH),
-        "image_normalizer": normalizer,
-        "image_noising_scheduler": diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
-        "feature_extractor": None,
-        "image_encoder": None,
-    }
-
-
 def unclip(**parts):
     model, processor = tiny.matcher()
     return tiny.quiet(
-        UniBriVLUnCLIPPipeline(**{**unclip_parts(), "matcher": model, "matcher_processor": processor, **parts})
+        UniBriVLUnCLIPPipeline(**{**tiny.unclip_parts(), "matcher": model, "matcher_processor": processor, **parts})
     )
+
+
+def test_unclip_shows_all_that_it_takes():
+    """Those of the sound, and those of diffusers' own call, though both go through a call that looks at few."""
+    shown = inspect.signature(UniBriVLUnCLIPPipeline.__call__).parameters
+    stock = inspect.signature(diffusers.StableUnCLIPImg2ImgPipeline.__call__).parameters
+    assert set(stock) - {"args", "kwargs"} <= set(shown)
+    assert {"audio", "audio_embeds", "windows", "volume", "num_candidates"} <= set(shown) and "args" not in shown
+    assert list(shown)[:3] == ["self", "image", "prompt"]
 
 
 def heard(pipe, **arguments):
@@ -206,7 +198,7 @@ def test_unclip_draws_a_sound_without_an_image_encoder_as_diffusers_draws_a_pict
         CLIPVisionConfig(hidden_size=32, intermediate_size=37, num_hidden_layers=1, num_attention_heads=4,
                          image_size=32, patch_size=8, projection_dim=WIDTH)
     )  # fmt: skip
-    stock = diffusers.StableUnCLIPImg2ImgPipeline(**{**unclip_parts(), "image_encoder": encoder})
+    stock = diffusers.StableUnCLIPImg2ImgPipeline(**{**tiny.unclip_parts(), "image_encoder": encoder})
     stock.set_progress_bar_config(disable=True)
     native = pipe.listener.native_part(pipe.listener.encode_audio([tiny.sound(3)]))
     mean, std = pipe.image_normalizer.mean, pipe.image_normalizer.std

@@ -15,7 +15,13 @@ def add_word_arguments(parser: argparse.ArgumentParser) -> None:
     heard.add_argument(
         "--cue", type=Path, metavar="FILE", help="its word instead: a file of `unibrivl adapt`, or a textual inversion"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the picture goes: .png or .jpg")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="where the picture goes: .png, with a receipt for `unibrivl replay`, or .jpg",
+    )
     parser.add_argument(
         "--model", default="embedded", metavar="M",
         help="a base of Stable Diffusion 1 or 2; default: `embedded`, the model of this package",
@@ -124,9 +130,15 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def save(picture: Any, out: Path, quiet: bool) -> int:
+def save(picture: Any, receipt: dict[str, Any], out: Path, quiet: bool) -> int:
+    """A PNG has its receipt inside; a JPEG has none."""
+    from unibrivl.pipelines.receipt_unibrivl import save_png
+
     out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(out)
+    if out.suffix.lower() == ".png":
+        save_png(picture, receipt, out)
+    else:
+        picture.save(out)
     if not quiet:
         print(f"{picture.width} x {picture.height} -> {out}")
     return 0

@@ -26,12 +26,15 @@ def run(args: argparse.Namespace) -> int:
 
     picture = open_picture(args.image)
     pipe = load(args)
+    from unibrivl.pipelines.edit_receipt_audio_token import with_receipt
+
     given = settings(args)
     if args.blend:
         given["local_blend"] = True
     if args.method == "sdedit":
         given = {name: value for name, value in given.items() if not name.endswith("replace_steps")}
-    output = pipe(
-        args.prompt, fit(picture, pipe, args), source_prompt=args.source_prompt, edit_method=args.method, **given
-    )
-    return save(output.images[0], args.out, args.quiet)
+    output, receipt = with_receipt(
+        pipe, "edit", args.image.name, prompt=args.prompt, image=fit(picture, pipe, args),
+        source_prompt=args.source_prompt, edit_method=args.method, **given,
+    )  # fmt: skip
+    return save(output.images[0], receipt, args.out, args.quiet)

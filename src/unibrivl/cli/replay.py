@@ -1,5 +1,8 @@
 """`unibrivl replay IMAGE --audio SOUND...`: the picture once more, by the receipt inside it.
 
+One of `unibrivl edit` or `unibrivl stylize` needs no sound, whose words are in the receipt, and asks for the picture
+that was changed: `unibrivl replay edited.png --picture dog.png`.
+
 Exit code 0 when the pixels are equal bit for bit, 1 when they are not (what is different is said first, then by how
 much), 2 when the question was wrong: no receipt, no model, a picture that cannot be made again.
 """
@@ -18,8 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "On the machine that drew it, with the same versions, the pixels are equal. Exit code: 0 equal bit for bit, 1 "
         "different, 2 wrong question."
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a PNG that `unibrivl generate` or save_png wrote")
+    parser.add_argument(
+        "image", type=Path, metavar="IMAGE", help="a PNG that `unibrivl generate`, `edit` or `stylize` wrote"
+    )
     parser.add_argument("--audio", nargs="+", default=[], metavar="SOUND", help="the sound, or all of them in order")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="the picture that was changed, of `unibrivl edit` and `stylize`"
+    )
     add_model_arguments(parser, required=False)
     parser.add_argument("--out", type=Path, metavar="PNG", help="where to write the new picture, with a new receipt")
     parser.add_argument("--quiet", action="store_true", help="no bar")
@@ -35,17 +43,27 @@ def run(args: argparse.Namespace) -> int:
     from unibrivl.pipelines.receipt_unibrivl import arguments_of, pixel_difference, read_receipt, replay, save_png
 
     receipt = read_receipt(args.image)
-    arguments_of(receipt, args.audio)  # what is wrong with it is said before a model is loaded
+    edited = "kind" in receipt
+    picture = seen(receipt, args)
+    if not edited:
+        arguments_of(receipt, args.audio)  # what is wrong with it is said before a model is loaded
     model, matcher, revision = where_from(receipt, args)
     # what a stranger's picture names is loaded from safetensors alone
     careful = {} if args.model else {"use_safetensors": True}
     machine = receipt["machine"]
-    pipe = load_pipeline(
-        model, matcher, args.device or usable(machine["device"]), args.dtype or machine["dtype"], args.offload,
-        kind=receipt["pipeline"] if "words" in receipt else "", **careful, **revision,
-    )  # fmt: skip
+    device, dtype = args.device or usable(machine["device"]), args.dtype or machine["dtype"]
+    if edited:
+        pipe = load_editor(model, device, dtype, **careful, **revision)
+    else:
+        kind = receipt["pipeline"] if "words" in receipt else ""
+        pipe = load_pipeline(model, matcher, device, dtype, args.offload, kind=kind, **careful, **revision)
     pipe.set_progress_bar_config(disable=args.quiet or None, desc=printable(args.image.name)[:24], leave=False)
-    image, new, different = replay(pipe, receipt, args.audio)
+    if edited:
+        from unibrivl.pipelines.edit_receipt_audio_token import replay_edit
+
+        image, new, different = replay_edit(pipe, receipt, picture)
+    else:
+        image, new, different = replay(pipe, receipt, args.audio)
     with Image.open(args.image) as before:
         apart = pixel_difference(before, image)
     if args.out is not None:
@@ -60,6 +78,40 @@ def run(args: argparse.Namespace) -> int:
         print("different: nothing that the receipt knows of; was the picture edited, or drawn on another machine?")
     print(f"the pixels are not equal: {apart}")
     return 1
+
+
+def seen(receipt: dict[str, Any], args: argparse.Namespace) -> Any:
+    """The picture that was changed, after it was looked at whether it is the one."""
+    from unibrivl.data.pictures import open_picture
+    from unibrivl.pipelines.edit_receipt_audio_token import check_edit
+
+    if "kind" not in receipt:
+        if args.picture is not None:
+            raise ValueError("--picture is of `unibrivl edit` and `stylize`: this picture was made from nothing")
+        return None
+    if args.audio:
+        raise ValueError("the words of its sound are in the receipt of this picture: leave --audio out")
+    if args.matcher is not None or args.offload:
+        raise ValueError("an edited picture is made again without a matcher, and not with --offload: leave them out")
+    picture = None if args.picture is None else open_picture(args.picture)
+    if receipt.get("image") is not None and picture is None:
+        name = receipt["image"].get("name") or "a picture"
+        raise ValueError(f"{name} was changed here: say where it is with --picture")
+    check_edit(receipt, picture)
+    return picture
+
+
+def load_editor(model: str, device: str | None, dtype: str, **kwargs: Any) -> Any:
+    """The pipeline for editing; its words are in the receipt, so it needs neither adapter nor ears."""
+    import torch
+
+    from unibrivl.cli.generate import checked_device
+    from unibrivl.embedded import embedded
+    from unibrivl.pipelines import AudioTokenEditPipeline
+
+    place = str(embedded()) if model == "embedded" else model
+    where = checked_device(device)
+    return AudioTokenEditPipeline.from_pretrained(place, dtype=getattr(torch, dtype), **kwargs).to(where)
 
 
 def usable(device: str) -> str | None:

@@ -27,5 +27,10 @@ def run(args: argparse.Namespace) -> int:
     pipe = load(args)
     if picture is not None:
         picture = fit(picture, pipe, args)
-    output = pipe.stylize(args.prompt, image=picture, edit_method=args.method, **settings(args))
-    return save(output.images[0], args.out, args.quiet)
+    from unibrivl.pipelines.edit_receipt_audio_token import with_receipt
+
+    output, receipt = with_receipt(
+        pipe, "stylize", args.image and args.image.name, prompt=args.prompt, image=picture, edit_method=args.method,
+        **settings(args),
+    )  # fmt: skip
+    return save(output.images[0], receipt, args.out, args.quiet)
