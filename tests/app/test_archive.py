@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import tarfile
 import wave
 from dataclasses import replace
 
@@ -144,6 +145,23 @@ def test_files_that_are_gone_or_broken_are_told_beside_the_rest(archive, tmp_pat
     assert "<img" in told["files/blue.png"] and "<audio" in told["files/880.wav"]
     assert "7 found" in done.status and "4 of them cannot be shown: their files are gone or broken." in done.status
     assert str(tmp_path) not in done.found + done.status
+
+
+def test_what_lies_in_a_shard_is_shown_and_no_url_is_followed(tmp_path, monkeypatch):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "red.png", "red.png")
+
+    def shown(path):
+        return thing_of(Hit(path, "image", 1.0, None, None, ()), [str(tmp_path)])
+
+    (tmp_path / "red.png").unlink()
+    thing = shown(f"{tmp_path}/a.tar!/red.png")
+    assert thing.name == f"{tmp_path.name}/a.tar!/red.png" and Image.open(io.BytesIO(thing.content)).size == (20, 20)
+    assert shown(f"{tmp_path}/a.tar!/blue.png").problem == "The file cannot be read."
+    assert shown(f"{tmp_path}/b.tar!/red.png").problem == "The file is gone."
+    monkeypatch.setattr("unibrivl.data.places.system_of", lambda url: pytest.fail("a URL was opened"))
+    assert shown("http://127.0.0.1:9/red.png").problem == "There is no file of it."
 
 
 def test_only_paths_of_the_index_are_opened_and_names_are_none(archive, embedder, tmp_path, monkeypatch):

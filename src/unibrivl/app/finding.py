@@ -1,7 +1,7 @@
 """What an index holds that is nearest to a query, ready to be shown: small pictures, and the windows of sounds.
 
-Files are read by the paths that the index keeps, and by no other; what is shown is made from them and has no address
-of its own. One that is gone or cannot be read is told as such, beside the rest.
+Files are read by the paths that the index keeps, and by no other, and no URL is followed; what is shown is made from
+them and has no address of its own. One that is gone or cannot be read is told as such, beside the rest.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from unibrivl.audio import Waveform, load_part
 from unibrivl.audio.errors import printable
 from unibrivl.data.pictures import open_picture
+from unibrivl.data.places import INSIDE, local_file
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +73,13 @@ def thing_of(hit: Any, roots: Sequence[str]) -> Thing:
     if not os.path.isabs(hit.path):  # vectors that were added under a name: what it would be from here is chance
         return Thing(hit.kind, name, problem=NAMELESS, **told)
     try:
-        if not stat.S_ISREG(os.stat(hit.path).st_mode):  # a pipe that has come to stand there would never end
+        shard, inside, _ = ("", "", "") if os.path.lexists(hit.path) else hit.path.rpartition(INSIDE)
+        if not stat.S_ISREG(os.stat(shard if inside else hit.path).st_mode):  # a pipe there would never end
             return Thing(hit.kind, name, problem=UNREADABLE, **told)
-        if hit.kind == "image":
-            return Thing("image", name, content=thumbnail(hit.path), **told)
-        sound = load_part(hit.path, *part_of(times), rate_hz=PLAYED_HZ)
+        with local_file(hit.path) as path:
+            if hit.kind == "image":
+                return Thing("image", name, content=thumbnail(path), **told)
+            sound = load_part(path, *part_of(times), rate_hz=PLAYED_HZ)
     except FileNotFoundError:
         return Thing(hit.kind, name, problem=GONE, **told)
     except (ValueError, OSError, MemoryError) as error:
