@@ -169,6 +169,24 @@ def test_blocks_do_not_change_the_answer(tmp_path, monkeypatch):
     assert np.array_equal([vector for _, vector in told], vectors)
 
 
+@pytest.mark.parametrize("named", ["{}.{}", "file {} of {}", "{}x{}"])
+def test_a_reader_finds_vectors_without_a_map_of_all_ids(named, tmp_path):
+    engine, names = ExactEngine(tmp_path, WIDTH), []
+    for part in range(4):
+        names += [named.format(number, window) for number in range(9 * part, 9 * part + 9) for window in range(12)]
+        engine.add(names[-108:], unit(108, part))
+        engine.flush()
+    engine.delete(names[::5])
+    engine.flush()
+    living = [name for place, name in enumerate(names) if place % 5]
+    reader = ExactEngine(tmp_path, WIDTH, read_only=True)
+    assert np.array_equal(reader.vectors(living[::-1]), engine.vectors(living)[::-1])
+    assert (reader._rows is None) == (named == "{}.{}")
+    for gone in (names[0], "999.1", "1.99"):
+        with pytest.raises(KeyError):
+            reader.vectors([gone])
+
+
 def test_a_damaged_segment_is_named(tmp_path):
     engine = ExactEngine(tmp_path, WIDTH)
     engine.add(["a"], unit(1))
@@ -231,3 +249,12 @@ def test_faiss_learns_its_lists_before_everything_has_come(kind, least, tmp_path
     found = engine.search(vectors[:50], 10)[0]
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, wanted, strict=True)]) > least
     assert engine.is_stale  # ten times what its lists were made for
+    engine.flush()
+    again = open_engine("faiss", tmp_path, WIDTH, kind=kind)
+    assert again.search(vectors[:50], 10)[0] == found and again.is_mapped and again._places is None
+    again.delete(["7"])
+    again.add(["new"], -vectors[:1])
+    assert again.search(-vectors[:1], 1)[0] == [["new"]] and len(again) == 4000 and not again.is_mapped
+    again.close()
+    again = open_engine("faiss", tmp_path, WIDTH, kind=kind)
+    assert len(again) == 4000 and "7" not in again and "new" in again

@@ -9,6 +9,7 @@ Shapes: N vectors, Q queries, E embedding, B rows in a block, k nearest.
 
 from __future__ import annotations
 
+import bisect
 import json
 import re
 import shutil
@@ -25,6 +26,7 @@ BLOCK_NUMBERS = 1 << 24  # in a block: 64 MB of float32
 MOST_ROWS = 1 << 17  # in a segment that compaction writes
 MOST_WAITING = 1 << 14  # vectors in memory before they are written without being asked
 DTYPES = ("float32", "float16")
+COUNTED = re.compile(r"[0-9]+\.[0-9]+")
 CURRENT = "current.json"  # which generation of segments counts: compaction writes the next one beside it
 
 
@@ -218,10 +220,20 @@ class ExactEngine:
         self.flush()
         found_NE: np.ndarray = np.empty((len(ids), self.width), np.float32)
         for place, name in enumerate(ids):
-            row = self._recent[name] if name in self._recent else self.rows[name]
+            row = self._row_of(name)
             number = int(np.searchsorted(self.firsts, row, side="right")) - 1
             found_NE[place] = self.segments[number].vectors_NE[row - self.firsts[number]]
         return found_NE
+
+    def _row_of(self, name: str) -> int:
+        if name in self._recent:
+            return self._recent[name]
+        if self._rows is None and (order := order_of(name)):  # an index counts upwards: no map of all ids is needed
+            for segment, first, live in zip(self.segments, self.firsts, self.lives, strict=True):
+                row = bisect.bisect_left(range(len(segment)), order, key=lambda row: order_of(segment.id_of(row)))
+                if row < len(segment) and live[row] and segment.id_of(row) == name:
+                    return first + row
+        return self.rows[name]
 
     def stamp(self) -> str:
         """Another one after every write: what was made from these vectors can tell that it is behind."""
@@ -268,3 +280,8 @@ class ExactEngine:
             self.flush()
         self.segments, self.firsts, self.lives = [], [], []
         self._rows = {}
+
+
+def order_of(name: str) -> tuple[int, ...]:
+    """The numbers of an id of an index, "number.window"; of any other id nothing."""
+    return tuple(map(int, name.split("."))) if COUNTED.fullmatch(name) else ()

@@ -8,8 +8,9 @@ Shapes: N rows, E embedding.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,29 @@ class Segment:
         return [text[begin:end].decode("utf-8") for begin, end in zip(begins[:-1], begins[1:], strict=True)]
 
 
-def write_segment(path: Path, ids: Sequence[str], vectors_NE: np.ndarray, dead: Sequence[int]) -> None:
+class Names:
+    """Ids by position: those of a segment stay on the disk until they are asked for, new ones follow."""
+
+    def __init__(self, kept: Segment | None = None):
+        self.kept, self.new = kept, list[str]()
+        self.first = 0 if kept is None else len(kept)
+
+    def __len__(self) -> int:
+        return self.first + len(self.new)
+
+    def __getitem__(self, place: int) -> str:
+        if self.kept is None or place >= self.first:
+            return self.new[place - self.first]
+        return self.kept.id_of(place)
+
+    def __iter__(self) -> Iterator[str]:
+        return itertools.chain([] if self.kept is None else self.kept.ids(), self.new)
+
+    def extend(self, ids: Iterable[str]) -> None:
+        self.new.extend(ids)
+
+
+def write_segment(path: Path, ids: Iterable[str], vectors_NE: np.ndarray, dead: Sequence[int]) -> None:
     from safetensors.numpy import save_file
 
     words = [name.encode("utf-8") for name in ids]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from unibrivl.search.engine import checked_queries, checked_vectors
-from unibrivl.search.segments import read_segment, write_segment
+from unibrivl.search.segments import Names, read_segment, write_segment
 from unibrivl.utils import require
 from unibrivl.utils.files import written_whole
 
@@ -67,11 +67,12 @@ class FaissEngine:
             raise ValueError(f"kind must be 'auto' or one of {KINDS}, got {kind!r}")
         self.folder, self.width, self.wanted, self.expected = Path(folder), width, kind, expected
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.ids: list[str] = []  # of each position
+        self.ids = Names()  # of each position
         self.dead: set[int] = set()
         self.number, self.kind, self.changed = 0, "flat", False
         self.index: Any = None
-        self.places: dict[str, int] = {}
+        self.is_mapped = False  # read from the disk as it is asked, and not to be added to
+        self._places: dict[str, int] | None = {}  # of the living; None until somebody writes
         self._waiting: list[np.ndarray] = []  # the newest vectors, which faiss does not have yet
         self._read()
 
@@ -83,21 +84,28 @@ class FaissEngine:
         if about["width"] != self.width:
             raise ValueError(f"{self.folder} holds vectors of {about['width']} numbers, and not of {self.width}")
         self.number, self.kind = about["number"], about["kind"]
-        self.index = self.faiss.read_index(str(self._place("faiss")))
+        self.index = self.faiss.read_index(str(self._place("faiss")), self.faiss.IO_FLAG_MMAP_IFC)
+        self.is_mapped = True
         names = read_segment(self._place("ids"))
-        self.ids, self.dead = names.ids(), set(names.dead.tolist())
+        self.ids, self.dead = Names(names), set(names.dead.tolist())
         if self.index.ntotal != len(self.ids):
             raise ValueError(
                 f"{self.folder} is damaged: {self.index.ntotal} vectors and {len(self.ids)} ids; delete it"
             )
-        self.places = {name: place for place, name in enumerate(self.ids) if place not in self.dead}
+        self._places = None
         self._set_depth()
+
+    @property
+    def places(self) -> dict[str, int]:
+        if self._places is None:
+            self._places = {name: place for place, name in enumerate(self.ids) if place not in self.dead}
+        return self._places
 
     def _place(self, suffix: str) -> Path:
         return self.folder / f"{self.number:08}.{suffix}"
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.ids) - len(self.dead)
 
     def __contains__(self, name: object) -> bool:
         return name in self.places
@@ -122,7 +130,7 @@ class FaissEngine:
             return
         self.delete(ids)
         self.places.update((name, len(self.ids) + row) for row, name in enumerate(ids))
-        self.ids += ids
+        self.ids.extend(ids)
         self._waiting.append(vectors_NE)
         self.changed = True
         if self.index is not None and self.index.is_trained:
@@ -159,6 +167,7 @@ class FaissEngine:
             coded = "SQ8" if self.kind == "ivf" else self._codes(len(learned_NE))
             self.index = faiss.index_factory(self.width, f"IVF{lists},{coded}", measure)
             self.index.train(learned_NE)
+        self.is_mapped = False
         self._set_depth()
         self._settle()
 
@@ -173,6 +182,9 @@ class FaissEngine:
             self.index.nprobe = min(PROBED, self.index.nlist)
 
     def _settle(self) -> None:
+        if self.is_mapped:
+            self.index, self.is_mapped = self.faiss.read_index(str(self._place("faiss"))), False
+            self._set_depth()
         for vectors_NE in self._waiting:
             self.index.add(vectors_NE)
         self._waiting = []
@@ -181,8 +193,9 @@ class FaissEngine:
         """From the vectors inside; compressed ones are only estimates, and are left as they are."""
         living = sorted(self.places.values())
         vectors_NE = self.index.reconstruct_n(0, self.index.ntotal)[living]
-        self.ids = [self.ids[place] for place in living]
-        self.places = {name: place for place, name in enumerate(self.ids)}
+        names, self.ids = list(self.ids), Names()
+        self.ids.extend(names[place] for place in living)
+        self._places = {name: place for place, name in enumerate(self.ids)}
         self.dead, self._waiting = set(), [vectors_NE]
         self._begin()
 
@@ -241,7 +254,7 @@ class FaissEngine:
     def clear(self) -> None:
         shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
-        self.ids, self.dead, self.places, self._waiting, self.index = [], set(), {}, [], None
+        self.ids, self.dead, self._places, self._waiting, self.index = Names(), set(), {}, [], None
         self.number, self.kind, self.changed = 0, "flat", False
 
     def close(self) -> None:
