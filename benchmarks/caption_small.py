@@ -264,8 +264,8 @@ def reading(found: dict[str, Any]) -> str:
             "",
             f"Who only read, and was told no sentence of any sound, still names {row['named']['value']:.3f} of the "
             f"things ({row['named_shuffled']:.3f} shuffled),",
-            'in words of people; a word counts, so "a fire engine" names a fire. It knows the classes of training clips',
-            f"by the places alone. But it adds what nobody hears: in {voices} of these {len(things)} captions of things",
+            'in words of people; a word counts, so "a fire engine" names a fire. It knows the classes of clips',
+            f"by the places alone. It adds what nobody hears: in {voices} of these {len(things)} captions of things",
             "somebody speaks, as in much of AudioCaps. It cannot name digits, for no caption is placed at one.",
         ]
     return "\n".join(text)
