@@ -47,7 +47,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "postgres graph": {},
     "qdrant": {},
 }
-MOST = {"exact, half": 100_000, "faiss graph": 100_000, "postgres": 10_000, "postgres graph": 10_000, "qdrant": 10_000}
+MOST = {
+    "exact, half": 100_000,
+    "faiss graph": 100_000,
+    "faiss codes": 100_000,
+    "postgres": 10_000,
+    "postgres graph": 10_000,
+    "qdrant": 10_000,
+}
 
 
 def block(number: int, count: int, width: int) -> np.ndarray:

@@ -366,7 +366,7 @@ class Index:
         engine = store if self.write else self.engine(kind)  # a writer's engine is fed when it flushes
         estimates, asked = getattr(engine, "is_approximate", False), MORE * top
         while True:
-            (names,), cosines = engine.search(vector_E[None], asked * (MORE if estimates else 1))
+            (names,), cosines = engine.search(vector_E[None], asked * getattr(engine, "candidates", 1))
             got, scores = len(names), cosines[0]
             if engine is not store:  # a server may be told of vectors that were not there when this was opened
                 places = [place for place, name in enumerate(names) if name in store]

@@ -30,6 +30,7 @@ NEIGHBOURS, BUILD_DEPTH, SEARCH_DEPTH = 32, 100, 128  # of the graph
 LEARN_PER_LIST = 48  # vectors for each list when lists are learned; faiss warns below 39
 PROBED = 32  # lists that a query looks into, of the root of N
 BYTE_NUMBERS = 8  # numbers of a vector that one byte of a code stands for
+CANDIDATES = 4  # codes tell neighbours apart far less than bytes do
 OUTGROWN = 2  # times the lists there should be, over those there are: made anew at four times the vectors
 CURRENT = "current.json"
 
@@ -114,6 +115,11 @@ class FaissEngine:
     def is_approximate(self) -> bool:
         """Whether its cosines are estimates."""
         return self.kind in LISTED
+
+    @property
+    def candidates(self) -> int:
+        """Of how many vectors one is wanted, when all are compared once more by their true cosines."""
+        return CANDIDATES if self.kind == "ivfpq" else 1
 
     @property
     def is_stale(self) -> bool:
