@@ -134,7 +134,7 @@ def test_the_metadata_asks_for_lower_bounds_only(metadata):
     asked = metadata.get_all("Requires-Dist")
     assert [line for line in asked if any(sign in line.split(";")[0] for sign in ("==", "<", "~=", "@ "))] == []
     core = [line for line in asked if ";" not in line]
-    assert len(core) == 9
+    assert len(core) == 10
     assert not [line for line in core if ">=" not in line]
 
 

@@ -48,6 +48,7 @@ def test_batches_are_those_of_the_processor():
     assert torch.equal(ours["input_features"], whole["input_features"])
 
 
+@pytest.mark.slow
 def test_it_finds_the_pictures_of_combinations_it_never_saw(tmp_path):
     """The guard: under a minute on two idle cores, R@1 of 0.95 and more among 120; by chance it would be 0.008."""
     config = dataclasses.replace(tones.config(), output_dir=str(tmp_path))
