@@ -50,21 +50,37 @@ def heard(items: list[Any]) -> list[np.ndarray]:
     return [clip(one, SECONDS) for one in items]
 
 
-def words_bar(pipe: Any, judge: Judge, world: SmallWorld, kind: str, seeds: int, candidates: int) -> dict[str, Any]:
-    """Pictures of words alone, without labels."""
+def told_of(folder: Path) -> str:
+    """How a judge was made: what its settings say that differs from judge to judge."""
+    told = json.loads((folder.parent / "run.json").read_text(encoding="utf-8"))
+    return f"drawings {told['data.drawings']}, {told['steps']} steps, seed {told['seed']}"
+
+
+def words_bar(
+    pipe: Any, judges: dict[str, Judge], world: SmallWorld, kind: str, seeds: int, candidates: int
+) -> dict[str, Any]:
+    """Pictures of words alone, without labels; each judge names the same ones, and real ones that it has not seen."""
     drawable = {label for of, label in world.named if of == kind}
     among = [label for label in CORE if label in drawable]
     sounds = [one for one in world.sounds("test") if one.label in among]
-    prompt, each = TEMPLATES[kind][0].format("<audio>"), []
+    real = [one for one in world.pictures("world" if kind == "drawing" else "test", (kind,)) if one.label in among]
+    prompt, drawn = TEMPLATES[kind][0].format("<audio>"), []
     for seed in range(seeds):
         pictures = [
             pipe(prompt, audio=sound, audio_sampling_rate=RATE_HZ, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
                  num_candidates=candidates, generator=torch.Generator().manual_seed(1000 * seed + place)).images[0]
             for place, sound in enumerate(tqdm(heard(sounds), desc=f"{kind}s, seed {seed}", disable=None))
         ]  # fmt: skip
-        each.append(np.array(judge.named(bytes_of(pictures), among)) == np.array([one.label for one in sounds]))
-    return {**share(np.concatenate(each)), "each_seed": [round(float(one.mean()), 4) for one in each],
-            "classes": len(among), "bar": BARS[kind]}  # fmt: skip
+        drawn.append(bytes_of(pictures))
+    said = {}
+    for name, judge in judges.items():
+        each = [np.array(judge.named(some, among)) == np.array([one.label for one in sounds]) for some in drawn]
+        right = np.array(judge.named(pixels_of(real), among)) == np.array([one.label for one in real])
+        said[name] = {**share(np.concatenate(each)), "each_seed": [round(float(one.mean()), 4) for one in each],
+                      "judge_on_real": share(right)}  # fmt: skip
+    first, *others = said
+    row = {"judge": first, **said[first], "classes": len(among), "bar": BARS[kind]}
+    return {**row, "other_judges": {name: said[name] for name in others}} if others else row
 
 
 @torch.no_grad()
@@ -158,7 +174,9 @@ def save_sheet(path: Path, rows: list[list[Image.Image]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder of the pipeline, with its audio_adapter")
-    parser.add_argument("--judge", type=Path, required=True)
+    parser.add_argument(
+        "--judge", type=Path, nargs="+", required=True, help="folders; edits are named by the first, words by each"
+    )
     parser.add_argument("--data", required=True, help="folder of the packs")
     parser.add_argument("--variant", choices=("open", "research"), default="open")
     parser.add_argument("--seeds", type=int, default=3)
@@ -167,7 +185,8 @@ def main() -> int:
     parser.add_argument("--edits", type=int, default=24, help="photographs that are edited")
     parser.add_argument("--sheets", type=Path, help="folder for sheets of pictures")
     args = parser.parse_args()
-    world, judge = SmallWorld(SmallWorldData(args.data, args.variant)), Judge(args.judge)
+    world = SmallWorld(SmallWorldData(args.data, args.variant))
+    judges = {told_of(folder): Judge(folder) for folder in args.judge}
     pipe = AudioTokenPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
     found: dict[str, Any] = {"machine": describe(), "variant": args.variant, "steps": STEPS, "guidance": GUIDANCE}
@@ -176,11 +195,11 @@ def main() -> int:
         found = {**json.loads(path.read_text(encoding="utf-8")), **found}
     if args.only != "edits":
         found["candidates"] = args.candidates
-        found["words"] = {kind: words_bar(pipe, judge, world, kind, args.seeds, args.candidates) for kind in BARS}
+        found["words"] = {kind: words_bar(pipe, judges, world, kind, args.seeds, args.candidates) for kind in BARS}
         print(json.dumps(found["words"]), flush=True)
     if args.only != "words":
         found["edited"] = args.edits
-        found["edits"], rows = edits(pipe, judge, world, args.edits)
+        found["edits"], rows = edits(pipe, next(iter(judges.values())), world, args.edits)
         if args.sheets:
             save_sheet(args.sheets / "edits.png", rows)
             save_sheet(args.sheets / "drawn.png", drawn_rows(pipe, world))

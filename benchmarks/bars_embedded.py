@@ -135,14 +135,15 @@ def retrieval(listener: Any, world: SmallWorld, tests: list[Item], vectors_NE: t
 def zero_shot(run: Path, data: str, variant: Any) -> dict[str, Any]:
     """A run of `small_sounds` with `data.held_classes`: sounds of these classes, none of which it has heard, by their
     words among one another. The image tower and the text encoder know them."""
-    classes = tuple(json.loads((run / "run.json").read_text(encoding="utf-8"))["data.held_classes"])
+    told = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    classes = tuple(told["data.held_classes"])
     world = SmallWorld(SmallWorldData(data, variant))
     sounds = [one for split in ("train", "test") for one in world.sounds(split, classes)]
     model = UniBriVLModel.from_pretrained(run / "model").eval()
     listener = model.as_matcher(UniBriVLProcessor.from_pretrained(run / "model"))
     found = named(listener, heard(listener, [clip(one, SECONDS) for one in sounds]), classes)
     right = found == [classes.index(one.label) for one in sounds]
-    return {**share(right), "classes": list(classes), "chance": round(1 / len(classes), 4)}
+    return {**share(right), "classes": list(classes), "chance": round(1 / len(classes), 4), "steps": told["steps"]}
 
 
 # ---- pictures
