@@ -51,9 +51,9 @@ MOST = {
     "exact, half": 100_000,
     "faiss graph": 100_000,
     "faiss codes": 100_000,
-    "postgres": 100_000,
-    "postgres graph": 100_000,
-    "qdrant": 100_000,
+    "postgres": 10_000,
+    "postgres graph": 10_000,
+    "qdrant": 10_000,
 }
 
 
