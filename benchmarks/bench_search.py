@@ -14,6 +14,7 @@ Shapes: N vectors, Q queries, E width.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import resource
@@ -188,6 +189,37 @@ def drawn(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+NAMES = {
+    "exact, half": "exact, half precision",
+    "faiss": "faiss, chosen by size",
+    "faiss graph": "faiss graph (HNSW)",
+    "faiss bytes": "faiss bytes (IVF-SQ8)",
+    "faiss codes": "faiss codes (IVF-PQ)",
+    "index": "an `Index` with faiss",
+    "postgres": "PostgreSQL, pgvector",
+    "postgres graph": "PostgreSQL, its HNSW",
+    "qdrant": "Qdrant, embedded",
+}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """As it stands in docs/search.md."""
+    lines = [
+        "| engine | vectors | in per second | recall@10 | p50 ms | p95 ms | memory MB | disk MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        name = NAMES.get(row["engine"], row["engine"]) + (
+            f" ({row['kind']})" if row["engine"] in ("faiss", "index") else ""
+        )
+        counts = [f"{row[key]:,.0f}".replace(",", " ") for key in ("vectors", "ingest_per_s", "memory_mb", "disk_mb")]
+        lines.append(
+            f"| {name} | {counts[0]} | {counts[1]} | {row['recall_at_10']:.3f} | {row['p50_ms']:.1f} | "
+            f"{row['p95_ms']:.1f} | {counts[2]} | {counts[3]} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
@@ -200,6 +232,8 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args.engines[0], args.sizes[0], args.width)))
         return
+    if importlib.util.find_spec("matplotlib") is None:  # now, and not when everything is measured
+        raise SystemExit("the plots need matplotlib: pip install matplotlib")
     rows = json.loads(args.out.read_text(encoding="ascii"))["rows"] if args.out.exists() else []
     for size in args.sizes:
         for name in [one for one in args.engines if size <= MOST.get(one, size)]:
@@ -216,6 +250,7 @@ def main() -> None:
             told = {"machine": describe(), "queries": QUERIES, "nearest": NEAREST, "rows": rows}
             args.out.write_text(json.dumps(told, indent=1) + "\n", encoding="ascii")
     drawn(rows, args.plot)
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -153,6 +153,14 @@ def pictures_table(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+SECOND_JUDGE = [
+    "Both judges learned from the same pictures, of which drawings are drawn four times as often for the second "
+    "(`--set data.drawings=1.0 --set steps=1500`): it was made because the first takes what is round for a clock, "
+    "and knows more of the held-out drawings.",
+    "",
+]
+
+
 def words_section(told: dict[str, Any]) -> list[str]:
     """What sounds as words do, from `bars_audio_token.py`."""
     lines = [
@@ -171,10 +179,7 @@ def words_section(told: dict[str, Any]) -> list[str]:
             for judge, said in {row["judge"]: row, **row.get("other_judges", {})}.items()
         ),
         "",
-        "Both judges learned from the same pictures, of which drawings are drawn four times as often for the second "
-        "(`--set data.drawings=1.0 --set steps=1500`): it was made because the first takes what is round for a clock, "
-        "and knows more of the held-out drawings.",
-        "",
+        *(SECOND_JUDGE if any("other_judges" in row for row in told["words"].values()) else []),
         f"Held-out photographs that a sound of another class changes ({told['edited']} of them): how many the judge "
         "then names as the sound, and how far their structure moved (on the judge's third stage; 0 is not at all).",
         "",

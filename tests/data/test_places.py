@@ -92,6 +92,9 @@ def test_rows_of_a_table(tmp_path):
     sounds = [{"bytes": SOUND + bytes([number]), "path": f"x/{number}.wav"} for number in range(5)]
     path = table(tmp_path / "a.parquet", audio=sounds, label=list("abcde"))
     assert content_of(find_inputs([path])) == {f"{path}!/{number}": SOUND + bytes([number]) for number in range(5)}
+    table(path, audio=[{"bytes": PICTURE, "path": "x.png"}])  # written again, and not remembered as it was
+    os.utime(path, ns=(1, 1))
+    assert content_of(find_inputs([path])) == {f"{path}!/0": PICTURE}
     path = table(tmp_path / "b.parquet", raw=[SOUND, None, SOUND], image=[{"bytes": PICTURE, "path": None}] * 3)
     inputs = find_inputs([path])
     assert [one.id.removeprefix(f"{path}!/") for one in inputs] == [

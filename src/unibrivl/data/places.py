@@ -15,6 +15,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ THREADS = 8  # that wait for a network
 SPAN = re.compile(r"\{(\d+)\.\.(\d+)\}")  # shard-{000..127}.tar, as WebDataset names many
 MOST_SPANNED = 1_000_000
 CHANGED = ("mtime", "LastModified", "last_modified", "updated", "ETag", "etag", "created")  # what stores call it
+READING = threading.Lock()  # a row group
 
 
 class Source(Protocol):
@@ -106,6 +108,7 @@ class InTable:
         table (`str`): absolute path, or URL, of a Parquet file.
         column (`str`): of bytes, or of bytes beside a path, as the library datasets writes sounds and pictures.
         group, row (`int`): the row group, and the row in it.
+        mtime_ns (`int`): of the table: another time is another content.
         label (`str`): the row's number in the table; of several columns with the column's name before it.
     """
 
@@ -114,6 +117,7 @@ class InTable:
     column: str
     group: int
     row: int
+    mtime_ns: int
     label: str
 
     @property
@@ -121,7 +125,9 @@ class InTable:
         return f"{self.table}{INSIDE}{self.label}"
 
     def copy(self, to: BinaryIO) -> None:
-        content = group_of(self.table, self.column, self.group)[self.row].as_py()
+        with READING:  # eight threads that want one group would read it eight times
+            cells = group_of(self.table, self.column, self.group, self.mtime_ns)
+        content = cells[self.row].as_py()
         if content is None:
             raise ValueError("the row holds no bytes")
         to.write(content)
@@ -150,12 +156,12 @@ def opened(place: str) -> Iterator[Any]:
 
 def system_of(url: str) -> tuple[Any, str]:
     """fsspec's filesystem and the path in it."""
-    import fsspec
+    from fsspec.core import url_to_fs
 
     if re.match(r"[^/]+://[^/@]*:[^/@]*@", url):
         raise ValueError("a URL holds a password, which would be written beside the vectors: give it another way")
     try:
-        return fsspec.url_to_fs(url)
+        return url_to_fs(url)
     except ImportError as error:
         raise ValueError(f"{url.partition('://')[0]}:// needs a package that is not installed: {error}") from error
 
@@ -200,6 +206,11 @@ def changed_at(about: dict[str, Any]) -> int:
     return -1 if told is None else int(hashlib.sha256(str(told).encode()).hexdigest()[:15], 16)
 
 
+def written_ns(place: str) -> int:
+    """When a file of this machine, or behind a URL, was written; see `changed_at`."""
+    return next(behind(place))[2] if is_url(place) else os.stat(place).st_mtime_ns
+
+
 def members(tar: str) -> Iterator[InTar]:
     """The files in a tar file, as its headers tell them."""
     with opened(tar) as file:
@@ -215,6 +226,7 @@ def members(tar: str) -> Iterator[InTar]:
 def rows(table: str) -> Iterator[tuple[InTable, int]]:
     """The sounds or pictures in the columns of a Parquet file, and how many bytes each has."""
     arrow, parquet = (require(name, "parquet", "reading a table") for name in ("pyarrow", "pyarrow.parquet"))
+    mtime_ns = written_ns(table)
     with opened(table) as stream:
         try:
             file = parquet.ParquetFile(stream)
@@ -231,7 +243,7 @@ def rows(table: str) -> Iterator[tuple[InTable, int]]:
             for group in range(file.num_row_groups):
                 cells = named_cells(file.read_row_group(group, columns=[column]).column(column))
                 for row, (name, size_bytes) in enumerate(cells):
-                    yield InTable(name, table, column, group, row, f"{before}{first + row}"), size_bytes
+                    yield InTable(name, table, column, group, row, mtime_ns, f"{before}{first + row}"), size_bytes
                 first += len(cells)
 
 
@@ -257,7 +269,7 @@ def is_content(arrow: Any, of: Any) -> bool:
 
 
 @lru_cache(maxsize=2)
-def group_of(table: str, column: str, group: int) -> Any:
+def group_of(table: str, column: str, group: int, mtime_ns: int) -> Any:
     """The bytes of a row group: rows are asked for in their order, so that the last groups are enough."""
     compute = require("pyarrow.compute", "parquet", "reading a table")
     parquet = require("pyarrow.parquet", "parquet", "reading a table")
@@ -339,12 +351,13 @@ def within_reach(inputs: Sequence[Any]) -> Iterator[tuple[list[Any], list[tuple[
     if here:
         yield here, []
     waiting = [one for one in inputs if one.source is not None]
-    while waiting:
-        count, held = 0, 0
-        while count < min(AT_ONCE, len(waiting)) and (not count or held < BYTES_AT_ONCE):
-            held += waiting[count].size_bytes
-            count += 1
-        some, waiting = waiting[:count], waiting[count:]
+    begin = 0
+    while begin < len(waiting):
+        end, held = begin, 0
+        while end < min(begin + AT_ONCE, len(waiting)) and (end == begin or held < BYTES_AT_ONCE):
+            held += waiting[end].size_bytes
+            end += 1
+        some, begin = waiting[begin:end], end
         with fetched([one.source for one in some if one.source is not None]) as found:
             pairs = list(zip(some, found, strict=True))
             reached = [replace(one, path=str(place)) for one, place in pairs if isinstance(place, Path)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from unibrivl.audio.doctor import SUFFIXES as SOUNDS
-from unibrivl.data.places import CONTAINERS, AtUrl, Source, behind, is_url, members, rows, spanned
+from unibrivl.data.places import CONTAINERS, AtUrl, Source, behind, is_url, members, rows, spanned, written_ns
 
 PICTURES = frozenset((".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 FILMS = frozenset((".avi", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))  # their sound, and only if named
@@ -125,7 +125,7 @@ def _contents(path: str, kind: str, root: str | os.PathLike | None) -> Iterator[
     name = _readable(path if root is None or is_url(path) else os.path.relpath(path, os.fsdecode(root)))
     place, is_tar = path if is_url(path) else os.path.abspath(path), path.lower().endswith(".tar")
     try:
-        mtime_ns = next(behind(path))[2] if is_url(path) else os.stat(path).st_mtime_ns
+        mtime_ns = written_ns(place)
         found: Iterable[tuple[Source, int]] = ((one, one.size) for one in members(place)) if is_tar else rows(place)
         for one, size_bytes in found:
             is_a, inside = kind_of(one.name, is_named=False), _readable(name + one.place.removeprefix(place))

@@ -127,7 +127,7 @@ class ExactEngine:
         return sum(int(live.sum()) for live in self.lives) - len(self._deleted) + len(self._waiting)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._waiting or name in self.rows
+        return name in self._waiting or self._row_of(str(name)) is not None
 
     def _check_writing(self) -> None:
         if self.read_only:
@@ -221,11 +221,13 @@ class ExactEngine:
         found_NE: np.ndarray = np.empty((len(ids), self.width), np.float32)
         for place, name in enumerate(ids):
             row = self._row_of(name)
+            if row is None:
+                raise KeyError(name)
             number = int(np.searchsorted(self.firsts, row, side="right")) - 1
             found_NE[place] = self.segments[number].vectors_NE[row - self.firsts[number]]
         return found_NE
 
-    def _row_of(self, name: str) -> int:
+    def _row_of(self, name: str) -> int | None:
         if name in self._recent:
             return self._recent[name]
         if self._rows is None and (order := order_of(name)):  # an index counts upwards: no map of all ids is needed
@@ -233,7 +235,7 @@ class ExactEngine:
                 row = bisect.bisect_left(range(len(segment)), order, key=lambda row: order_of(segment.id_of(row)))
                 if row < len(segment) and live[row] and segment.id_of(row) == name:
                     return first + row
-        return self.rows[name]
+        return self.rows.get(name)
 
     def stamp(self) -> str:
         """Another one after every write: what was made from these vectors can tell that it is behind."""

@@ -230,7 +230,7 @@ def place_of(one: Any) -> str:
     """The name under which a thing is known."""
     if one.source is not None:
         return one.source.place
-    return one.id if one.path is None or is_url(one.path) else os.path.abspath(one.path)
+    return one.id if one.path is None else os.path.abspath(one.path)
 
 
 def same(known: Entry, entry: Entry, moved: bool = False) -> bool:

@@ -261,7 +261,7 @@ class FaissEngine:
         shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
         self.ids, self.dead, self._places, self._waiting, self.index = Names(), set(), {}, [], None
-        self.number, self.kind, self.changed = 0, "flat", False
+        self.number, self.kind, self.changed, self.is_mapped = 0, "flat", False, False
 
     def close(self) -> None:
         self.flush()
