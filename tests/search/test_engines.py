@@ -187,6 +187,21 @@ def test_a_reader_finds_vectors_without_a_map_of_all_ids(named, tmp_path):
             reader.vectors([gone])
 
 
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_what_is_deleted_of_a_mapped_file_is_gone_from_the_next(kind, tmp_path):
+    pytest.importorskip("faiss")
+    vectors = clustered(600)
+    for ids, gone in (([str(row) for row in range(600)], []), ([], ["3"]), ([], [])):
+        engine = open_engine("faiss", tmp_path, WIDTH, kind=kind)
+        if ids:
+            engine.add(ids, vectors)
+        engine.delete(gone)
+        engine.close()
+    engine = open_engine("faiss", tmp_path, WIDTH, kind=kind)
+    assert len(engine) == 599 and engine.search(vectors[4:5], 1)[0] == [["4"]]
+    assert "3" not in engine.search(vectors[3:4], 599)[0][0]
+
+
 def test_a_damaged_segment_is_named(tmp_path):
     engine = ExactEngine(tmp_path, WIDTH)
     engine.add(["a"], unit(1))

@@ -298,3 +298,11 @@ def test_what_lies_in_shards_is_searched_by_its_name_there(tmp_path):
     (folder / "a.tar").rename(folder / "b.tar")  # what is in a shard has no content of its own: it is embedded again
     report = bring_up(folder, out, embedder)
     assert (report.entries, report.embedded, report.removed) == (5, 5, 5)
+
+
+def test_a_reader_of_an_engine_makes_no_map_of_all_ids(files, tmp_path):
+    pytest.importorskip("faiss")
+    bring_up(files, tmp_path / "index", engine="faiss")
+    with Index.open(tmp_path / "index") as index:
+        assert index.search(of_bytes(b"picture 3"), kind="image", top=1)[0].score == pytest.approx(1, abs=1e-5)
+        assert index.engine("image") is not index.store("image") and index.store("image")._rows is None
