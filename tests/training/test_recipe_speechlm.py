@@ -304,9 +304,35 @@ def test_a_crop_of_a_long_clip_reads_no_more(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "long.wav", noise, 16_000, subtype="FLOAT")
     (sample,) = speechlm_data.sounds_of(str(tmp_path / "long.wav"))
     units = speechlm_units.Units.joined([np.arange(1499, dtype=np.int32)], 1499, 50)
-    data = speechlm_data.SoundsAndUnits([sample], units, [0], 50)
+    data = speechlm_data.SoundsAndUnits([sample], units, [0], speechlm_data.Grid(320, 400), 50)
     monkeypatch.setattr(speechlm_data, "load_audio", lambda *a, **k: pytest.fail("all of it was read"))
     example = data.crop(0, np.random.default_rng(3))
     first = int(example["units"][0])
     assert np.array_equal(example["samples"], noise[first * 320 : (first + 49) * 320 + 400])
     assert len(example["units"]) == 50
+
+
+def test_a_tower_of_longer_frames_meets_every_fourth_unit(folder, tmp_path):
+    """Frames of 80 ms: crops begin where they do, labels are units at their starts, short clips are one."""
+    brief = np.random.default_rng(0).uniform(-0.1, 0.1, 2000).astype(np.float32)
+    soundfile.write(tmp_path / "brief.wav", brief, RATE)
+    words = ["model.size=compact", "data.max_s=0.4", "batch_size=4", f"data.sounds={folder},{tmp_path / 'brief.wav'}"]
+    parts = speechlm.build(settings_of(folder, tmp_path / "run", *words))
+    data, config = parts.data, parts.model.config
+    assert data.grid == (1280, 3490) == (config.frame_hop, config.frame_field)
+    assert data.ratio == 4 and data.max_frames == 5
+    place = next(place for place, length in enumerate(data.lengths) if length == 5)
+    example = data.crop(place, np.random.default_rng(5))
+    assert len(example["samples"]) <= 4 * 1280 + 3490 and len(example["units"]) == 20
+    output = parts.model.eval()(**parts.collate([example]), return_dict=True)
+    assert np.array_equal(output.labels[0], example["units"][::4][: output.labels.shape[1]] + 4)
+    assert set(parts.evaluate(parts.model)) >= {"masked_accuracy", "majority"}
+    short = parts.processor([brief], sampling_rate=RATE, return_tensors="pt")
+    assert short["input_values"].shape == (1, 3490)
+    assert parts.model.speechlm(**short).last_hidden_state.shape[1] == 1
+
+
+def test_a_teacher_of_other_frames_is_refused(tmp_path):
+    SpeechLMModel(SpeechLMConfig(**speechlm.SIZES["compact"])).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="teacher of another size"):
+        speechlm_units.hidden_states(str(tmp_path), 1)

@@ -125,6 +125,25 @@ def test_the_head_begins_with_sounds_apart(packs, folders, monkeypatch):
     assert fitted[1] < plain[1]
 
 
+def test_a_tower_may_begin_with_what_it_learned_without_labels(packs, folders, tmp_path):
+    """A SpeechLM of the recipe `speechlm` stands in for random weights; what does not fit is said with the way out."""
+    from unibrivl.modeling import SpeechLMConfig, SpeechLMForPreTraining
+    from unibrivl.training.recipes.speechlm import SIZES
+
+    torch.manual_seed(7)
+    learned = SpeechLMForPreTraining(SpeechLMConfig(**SIZES["compact"], unit_vocab_size=9))
+    learned.save_pretrained(tmp_path / "compact")
+    begun = built("small_sounds", packs, folders, "model.tower=speechlm", f"model.start={tmp_path / 'compact'}")
+    own = begun.model.audio_model.tower.state_dict()
+    kept = {name for name, weight in own.items() if torch.equal(weight, learned.speechlm.state_dict()[name])}
+    assert set(own) - kept == {"unit_embeddings.weight"}  # of units that are another model's
+    with pytest.raises(ConfigError, match="model.tower=speechlm"):
+        built("small_sounds", packs, folders, f"model.start={tmp_path / 'compact'}")
+    SpeechLMForPreTraining(SpeechLMConfig(**SIZES["tiny"], unit_vocab_size=9)).save_pretrained(tmp_path / "tiny")
+    with pytest.raises(ConfigError, match="model.size=compact"):
+        built("small_sounds", packs, folders, "model.tower=speechlm", f"model.start={tmp_path / 'tiny'}")
+
+
 def test_soft_partners_are_cross_entropy_where_nothing_is_mixed(packs, folders):
     parts = built("small_sounds", packs, folders, "data.mixup=0")
     batch, model = batch_of(parts), parts.model.eval()

@@ -29,7 +29,7 @@ from transformers import AutoModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from unibrivl.audio import load_audio
-from unibrivl.modeling import UniBriVLConfig, UniBriVLModel, UniBriVLProcessor
+from unibrivl.modeling import SpeechLMModel, UniBriVLConfig, UniBriVLModel, UniBriVLProcessor
 from unibrivl.training.augment_sound import FeatureMasking, SoundAugmentation, mixup
 from unibrivl.training.config import ConfigError, RunConfig
 from unibrivl.training.momentum import bare
@@ -64,11 +64,14 @@ class SmallSoundsModel(SoundsModel):
     """
     Args:
         pictures, words: folders of the image tower and of the text encoder.
+        start: folder of a SpeechLM of the recipe `speechlm`, size compact, for the tower to begin at; from nothing if
+            empty.
     """
 
     tower: Literal["speechlm", "mel_encoder"] = "mel_encoder"
     pictures: str = "runs/small_pictures/model"
     words: str = "runs/small_words/model"
+    start: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,8 @@ def model_for(config: RunConfig) -> tuple[UniBriVLModel, UniBriVLProcessor]:
         vision_tower=image,
         text_tower=text,
     )
+    if size.start:
+        begin_at(model.audio_model.tower, size)
     model.audio_model.tower.to(memory_format=torch.channels_last)  # convolutions in bfloat16 are faster so
     tokenizer = CLIPTokenizer.from_pretrained(size.words)
     return model, UniBriVLProcessor(
@@ -207,6 +212,21 @@ def model_for(config: RunConfig) -> tuple[UniBriVLModel, UniBriVLProcessor]:
         text_padding="max_length",
         text_max_length=tokenizer.model_max_length,
     )
+
+
+def begin_at(tower: nn.Module, size: SmallSoundsModel) -> None:
+    """What a SpeechLM has learned from sounds without labels, in the place of random weights."""
+    if size.tower != "speechlm":
+        raise ConfigError(f"model.start is a SpeechLM, and model.tower is {size.tower}: --set model.tower=speechlm")
+    learned = SpeechLMModel.from_pretrained(size.start).state_dict()
+    # units are its own clusters' names, and nothing is read here
+    own = {name: weight for name, weight in tower.state_dict().items() if name != "unit_embeddings.weight"}
+    if unlike := sorted(name for name in own if name not in learned or learned[name].shape != own[name].shape):
+        raise ConfigError(
+            f"the SpeechLM in {size.start} is of another shape ({unlike[0]}, ...): unibrivl train --recipe speechlm "
+            "--set model.size=compact makes one of this tower's"
+        )
+    tower.load_state_dict({name: learned[name] for name in own}, strict=False)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from unibrivl.metrics.probes import Examples, LinearProbe
 from unibrivl.modeling import (
     MelEncoderConfig,
     MelEncoderFeatureExtractor,
+    SpeechLMConfig,
     SpeechLMFeatureExtractor,
     UniBriVLConfig,
     UniBriVLForAudioClassification,
@@ -33,6 +34,7 @@ from unibrivl.training.config import RunConfig
 from unibrivl.training.objectives.supervised import SupervisedLoss
 from unibrivl.training.pairs import Collate
 from unibrivl.training.parts import About, Batch, Parts
+from unibrivl.training.recipes.speechlm import SIZES
 from unibrivl.training.recipes.sounds_and_pictures_data import (
     AUGMENTATION,
     ESC10,
@@ -48,21 +50,10 @@ from unibrivl.training.recipes.sounds_and_pictures_data import (
 AT_ONCE = 40  # clips of one forward pass of an evaluation
 VIEWS, VIEW_SEED = 8, 20240803  # of each clip that a probe is trained on
 PENALTY = 0.1  # OURS: of the probe, scikit-learn's C; chosen on fold 3 among 0.001, 0.01, 0.1 and 1
-# A SpeechLM for a few cores: frames of 80 ms in place of 20, narrow, one Speech and two Shared layers before which
-# norms stand; attention over 63 frames of a clip costs little then, and the front end half of a step
-SPEECHLM: dict[str, Any] = {
-    "model_type": "speechlm",
-    **{"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4},
-    **{"num_speech_layers": 1, "num_shared_layers": 2, "do_stable_layer_norm": True, "unit_proj_size": 64},
-    "conv_dim": [32, 32, 64, 64, 128, 128],
-    "conv_stride": [10, 4, 2, 2, 4, 2],
-    "conv_kernel": [20, 8, 4, 4, 8, 4],
-    **{"num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 16},
-    # OURS: a tower of two million numbers needs less of these than one of a hundred
-    **{"layerdrop": 0.0, "hidden_dropout": 0.05, "attention_dropout": 0.0, "feat_proj_dropout": 0.0},
-    "feature_grad_mult": 1.0,  # OURS: the front end starts from nothing too
+TOWERS: dict[str, dict[str, Any]] = {
+    "speechlm": {"model_type": "speechlm", **SIZES["compact"]},
+    "mel_encoder": {"model_type": "mel_encoder"},
 }
-TOWERS: dict[str, dict[str, Any]] = {"speechlm": SPEECHLM, "mel_encoder": {"model_type": "mel_encoder"}}
 
 
 @dataclass(frozen=True)
@@ -162,7 +153,7 @@ def fields_of_tower(size: SoundsModel) -> dict[str, Any]:
 def extractor_for(tower: str) -> Any:
     if tower == "mel_encoder":
         return MelEncoderFeatureExtractor.for_config(MelEncoderConfig())
-    return SpeechLMFeatureExtractor()
+    return SpeechLMFeatureExtractor(min_samples=SpeechLMConfig(**SIZES["compact"]).frame_field)
 
 
 def numbers_of(samples: Sequence[Sample]) -> np.ndarray:

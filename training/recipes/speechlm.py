@@ -27,6 +27,7 @@ from unibrivl.training.parts import About, Batch, Parts
 from unibrivl.training.recipes import speechlm_units
 from unibrivl.training.recipes.speechlm_data import (
     NUM_SPECIAL,
+    Grid,
     SavedTogether,
     SoundsAndUnits,
     Texts,
@@ -38,7 +39,6 @@ from unibrivl.training.recipes.speechlm_data import (
     read,
 )
 from unibrivl.training.recipes.speechlm_units import (
-    HOP,
     RATE_HZ,
     Units,
     cluster,
@@ -56,6 +56,19 @@ SIZES: dict[str, dict[str, Any]] = {
         **{"num_speech_layers": 1, "num_shared_layers": 1, "conv_dim": [32] * 7, "unit_proj_size": 32},
         **{"num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 4},
     },
+    # for a few cores: frames of 80 ms in place of 20, narrow, one Speech and two Shared layers before which norms
+    # stand; attention over 63 frames of a clip costs little then, and the front end half of a step
+    "compact": {
+        **{"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4},
+        **{"num_speech_layers": 1, "num_shared_layers": 2, "do_stable_layer_norm": True, "unit_proj_size": 64},
+        "conv_dim": [32, 32, 64, 64, 128, 128],
+        "conv_stride": [10, 4, 2, 2, 4, 2],
+        "conv_kernel": [20, 8, 4, 4, 8, 4],
+        **{"num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 16},
+        # OURS: a tower of two million numbers needs less of these than one of a hundred
+        **{"layerdrop": 0.0, "hidden_dropout": 0.05, "attention_dropout": 0.0, "feat_proj_dropout": 0.0},
+        "feature_grad_mult": 1.0,  # OURS: the front end starts from nothing too
+    },
     "small": {
         **{"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4},
         **{"num_speech_layers": 3, "num_shared_layers": 3, "conv_dim": [128] * 7, "unit_proj_size": 128},
@@ -63,18 +76,19 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "base": {},
     "large": SPEECHLM_PRESETS["large-p"],
-}  # OURS: tiny and small, for CPUs; the others are the published ones
+}  # OURS: tiny, compact and small, for CPUs; the others are the published ones
 
 
 @dataclass(frozen=True)
 class SpeechLMSize:
     """
     Args:
-        size (`str`): "tiny" 0.2, "small" 5.6, "base" 98, "large" 320 million parameters.
+        size (`str`): "tiny" 0.2, "compact" 1.1, "small" 5.6, "base" 98, "large" 320 million parameters; "compact" is
+            the tower of the recipes for real sounds on a CPU, with four units a frame.
         dropout, layerdrop (`float`, *optional*): of all places; the size's own by default.
     """
 
-    size: Literal["tiny", "small", "base", "large"] = "small"
+    size: Literal["tiny", "compact", "small", "base", "large"] = "small"
     dropout: float | None = None
     layerdrop: float | None = None
 
@@ -154,13 +168,16 @@ def build(config: RunConfig) -> Parts:
     vocabulary = max(first_id + units.number + 1, num_phones)  # and <mask>
     towers = model_config(size, config.objective, units.rate_hz, vocabulary)
     model = SpeechLMForPreTraining(towers)
-    extractor = SpeechLMFeatureExtractor(do_normalize=towers.feat_extract_norm == "layer")
+    extractor = SpeechLMFeatureExtractor(
+        do_normalize=towers.feat_extract_norm == "layer", min_samples=towers.frame_field
+    )
 
-    max_frames = max(1, round(settings.max_s * RATE_HZ / HOP))
+    grid = Grid(towers.frame_hop, towers.frame_field)
+    max_frames = max(1, round(settings.max_s * RATE_HZ / grid.hop))
     learned, held_out = divided(samples, settings.held_out, HELD_OUT_SEED)
     held_out = np.random.default_rng(HELD_OUT_SEED).permutation(held_out)[: settings.max_held_out].tolist()
-    data = SoundsAndUnits(samples, units, learned, max_frames, texts)
-    unheard = SoundsAndUnits(samples, units, held_out, max_frames)
+    data = SoundsAndUnits(samples, units, learned, grid, max_frames, texts)
+    unheard = SoundsAndUnits(samples, units, held_out, grid, max_frames)
     batches = masked_batches(unheard, extractor, first_id, towers, max(1, config.batch_size), HELD_OUT_SEED)
 
     def collate(examples: list[dict[str, Any]]) -> Batch:
@@ -232,6 +249,9 @@ def model_config(size: SpeechLMSize, objective: SpeechLMObjective, label_rate: i
         )
     if size.layerdrop is not None:
         fields["layerdrop"] = size.layerdrop
-    if label_rate * HOP % RATE_HZ:
-        raise ConfigError(f"data.unit_rate_hz must be a multiple of {math.ceil(RATE_HZ / HOP)}, got {label_rate}")
-    return SpeechLMConfig(**fields)
+    made = SpeechLMConfig(**fields)
+    if label_rate * made.frame_hop % RATE_HZ:
+        raise ConfigError(
+            f"data.unit_rate_hz must be a multiple of {math.ceil(RATE_HZ / made.frame_hop)}, got {label_rate}"
+        )
+    return made

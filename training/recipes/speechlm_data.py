@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from unibrivl.modeling import SpeechLMConfig, SpeechLMFeatureExtractor, SpeechLM
 from unibrivl.modeling.front_end_speechlm import num_frames
 from unibrivl.modeling.masking_speechlm import sample_spans
 from unibrivl.training.parts import Batch
-from unibrivl.training.recipes.speechlm_units import FIELD, HOP, RATE_HZ, Units
+from unibrivl.training.recipes.speechlm_units import RATE_HZ, Units
 from unibrivl.training.sampler import Draw, derive
 
 NUM_SPECIAL = 4  # fairseq: <s>, <pad>, </s>, <unk> come before the units
@@ -119,19 +119,35 @@ def read(sample: Sample, begin: int = 0, end: int | None = None) -> np.ndarray:
 # ---- examples and batches
 
 
+class Grid(NamedTuple):
+    """Where a front end's frames lie: samples from one to the next, and those that one sees."""
+
+    hop: int
+    field: int
+
+
 class SoundsAndUnits:
     """Crops of sounds that begin where a frame does, each with its units and, if there are texts, a text.
 
     Args:
         samples, units: of the same clips.
         clips: which of them.
+        grid: of the front end that will hear them.
         max_frames (`int`): frames of a crop.
         texts: `Texts`, of which each example draws one.
     """
 
-    def __init__(self, samples: Sequence[Sample], units: Units, clips: Sequence[int], max_frames: int, texts=None):
-        self.samples, self.units, self.max_frames, self.texts = samples, units, max_frames, texts
-        self.ratio = units.rate_hz * HOP // RATE_HZ  # labels a frame
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        units: Units,
+        clips: Sequence[int],
+        grid: Grid,
+        max_frames: int,
+        texts: Texts | None = None,
+    ):
+        self.samples, self.units, self.grid, self.max_frames, self.texts = samples, units, grid, max_frames, texts
+        self.ratio = units.rate_hz * grid.hop // RATE_HZ  # labels a frame
         frames: np.ndarray = units.counts[list(clips)] // self.ratio
         self.clips = [clip for clip, number in zip(clips, frames, strict=True) if number > 0]
         self.lengths = [min(int(number), max_frames) for number in frames if number > 0]  # batches are made of equals
@@ -155,8 +171,9 @@ class SoundsAndUnits:
         spare = max(0, len(labels) // self.ratio - self.max_frames)
         first = spare // 2 if chance is None else int(chance.integers(spare + 1))
         # of a clip that is shorter all is read, down to the last sample that makes no frame
-        end = (first + self.max_frames - 1) * HOP + FIELD
-        samples = read(self.samples[clip], first * HOP, end if spare else None)[: end - first * HOP]
+        hop, field = self.grid
+        end = (first + self.max_frames - 1) * hop + field
+        samples = read(self.samples[clip], first * hop, end if spare else None)[: end - first * hop]
         labels = np.asarray(labels[first * self.ratio : (first + self.max_frames) * self.ratio])
         return {"samples": samples, "units": labels}
 
@@ -241,7 +258,7 @@ def masked_batches(
         width = min(width, batch["unit_labels"].shape[1] // data.ratio)
         masks = []
         for number, example in enumerate(examples):
-            real = min(num_frames(max(FIELD, len(example["samples"])), config), len(example["units"]) // data.ratio)
+            real = min(num_frames(max(data.grid.field, len(example["samples"])), config), len(example["units"]) // data.ratio)
             chance = np.random.RandomState(derive(seed, start + number) % 2**32)
             row = sample_spans((1, width), config.mask_time_prob, config.mask_time_length, chance, [real])
             masks.append(torch.from_numpy(row))
