@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 import numpy as np
@@ -19,7 +20,10 @@ from unibrivl.app.limits import Limits, Refusal
 from unibrivl.app.picturing import read_picture
 from unibrivl.app.studio import Studio
 from unibrivl.audio import load_audio
+from unibrivl.data.pictures import open_picture
+from unibrivl.pipelines.edit_receipt_audio_token import replay_edit
 from unibrivl.pipelines.fitting_audio_token import fitted, grid_of
+from unibrivl.pipelines.receipt_unibrivl import read_receipt
 
 QUICK = {"method": "p2p", "steps": 2}
 
@@ -82,6 +86,27 @@ def test_what_is_shown_is_what_the_pipeline_draws(workshop, sound, picture):
     wanted = pipe.stylize("a cat", generator=torch.Generator().manual_seed(3), **call)
     assert np.array_equal(np.asarray(found.after), np.asarray(wanted.images[0])) and found.before is None
     assert found.scores == pytest.approx((pipe.embed_pictures(wanted.images) @ embeds[0]).tolist(), abs=1e-5)
+
+
+def test_a_saved_picture_is_made_again_from_its_receipt(workshop, sound, picture, tmp_path):
+    """Of edits and of styles, with a picture and without one, as the commands write it."""
+    seen = open_picture(picture)
+
+    def saved(answer) -> dict:
+        *_, address = re.findall(r'download="[^"]*" href="data:image/png;base64,([^"]*)"', answer.best)
+        (tmp_path / "saved.png").write_bytes(base64.b64decode(address))
+        return read_receipt(tmp_path / "saved.png")
+
+    for kind, shown_first in (("edit", seen), ("edit", None), ("stylize", seen), ("stylize", None)):
+        upload = None if shown_first is None else picture
+        asked = ("a cat", "a <audio>") if kind == "edit" else ("a cat",)
+        press = workshop.edit if kind == "edit" else workshop.style
+        *_, done = press(sound, upload, *asked, QUICK, lambda step, of: None)
+        receipt = saved(done)
+        assert receipt["kind"] == kind and receipt["replayable"], receipt["why_not"]
+        assert (receipt["image"] or {}).get("name") == (upload and "cat.png")
+        again, _, different = replay_edit(workshop.pipe, receipt, shown_first)
+        assert different == [] and np.array_equal(np.asarray(again), np.asarray(Image.open(tmp_path / "saved.png")))
 
 
 def test_without_a_picture_both_are_drawn_and_a_seed_is_a_pair(workshop, sound):

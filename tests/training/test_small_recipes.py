@@ -192,6 +192,25 @@ def test_moved_pictures_stay_pictures_and_digits_are_not_mirrored():
     assert wild.min() >= 0 and wild.max() <= 1 and np.isfinite(wild.numpy()).all()
 
 
+def test_colours_of_pictures_are_turned_as_far_as_is_said():
+    from dataclasses import replace
+
+    from unibrivl.training.recipes import small_pictures
+
+    red = np.zeros((3, 64, 64), np.uint8)
+    red[0] = 200
+    examples = [{"pixels": red, "kind": 0, "label": 0, "seed": 3}] * 64
+    settings = replace(small_pictures.config().data, erase=0.0)
+    processor = small_pictures.processor_for(64)
+    deviation, mean = torch.tensor(processor.image_std), torch.tensor(processor.image_mean)
+    strongest = {}
+    for hue in (0.0, 0.1, 0.5):
+        batch = small_pictures.augmented(examples, processor, replace(settings, hue=hue))
+        colours_B3 = batch["pixel_values"].mean((2, 3)) * deviation + mean
+        strongest[hue] = set(colours_B3[colours_B3.amax(1) > colours_B3.amin(1) + 0.05].argmax(1).tolist())
+    assert strongest == {0.0: {0}, 0.1: {0}, 0.5: {0, 1, 2}}
+
+
 def test_latents_are_computed_once_for_a_run(packs, tmp_path, monkeypatch):
     """A run that goes on reads those of the same pictures, views and weights, and no others."""
     diffusers = pytest.importorskip("diffusers")

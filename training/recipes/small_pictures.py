@@ -67,6 +67,7 @@ class SmallPicturesData(SmallWorldData):
             1 - balance.
         zoom, turn, shift (`float`): pictures are scaled by up to 1 - zoom and 1 + zoom, turned by so many degrees
             and moved by so many pixels at most.
+        hue (`float`): the colour circle is turned by so much of itself at most, half of it at 0.5.
         erase (`float`): chance of a grey box over a part of the picture.
     """
 
@@ -78,6 +79,7 @@ class SmallPicturesData(SmallWorldData):
     zoom: float = 0.25  # OURS: drawings fill their frame more or less
     turn: float = 15.0  # OURS: as a hand holds a camera
     shift: float = 8.0  # OURS: an eighth of the picture
+    hue: float = 0.1  # BriVL code: training transform
     erase: float = 0.25  # random erasing paper: half of the pictures; ours are small
 
 
@@ -213,7 +215,7 @@ def augmented(examples: list[dict], processor: Any, settings: SmallPicturesData)
     kind_B = torch.tensor([one["kind"] for one in examples])
     chance = torch.Generator().manual_seed(examples[0]["seed"])
     pixels_B3HW = moved(pixels_B3HW, kind_B != KINDS.index("digit"), chance, settings)
-    pixels_B3HW = PictureAugmentation()(pixels_B3HW, chance)
+    pixels_B3HW = PictureAugmentation(hue=settings.hue)(pixels_B3HW, chance)
     pixels_B3HW = erased(pixels_B3HW, chance, settings.erase)
     return {
         "pixel_values": normalised(255 * pixels_B3HW, processor).contiguous(memory_format=torch.channels_last),

@@ -6,7 +6,6 @@ a stranger sends, and the picture is made as large as the model draws.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from unibrivl.app.drawing import FEWEST_STEPS, MOST_SEED, MOST_STEPS
+from unibrivl.app.drawing import FEWEST_STEPS, MOST_SEED, MOST_STEPS, png_of
 from unibrivl.app.limits import Refusal
 from unibrivl.pipelines.words_audio_token import sounds_in
 
@@ -86,6 +85,7 @@ class Changed:
         asked (`str`): the prompt, with `<audio>` in it.
         was (`str`, *optional*): what a drawn `before` was asked for as; None of a visitor's own.
         scores (`list[float]`): cosines to the sound: of `before`, if there is one, and of `after`.
+        receipt (`dict`): what it takes to make `after` again.
         hidden (`bool`): whether a safety checker has blackened it.
     """
 
@@ -94,15 +94,17 @@ class Changed:
     asked: str
     was: str | None
     scores: list[float]
+    receipt: dict[str, Any]
     hidden: bool = False
 
     def png(self) -> bytes:
-        return png_of(self.after)
+        """A file with its receipt inside, as `unibrivl edit` writes it."""
+        return png_of(self.after, self.receipt)
 
 
 def edit(
     pipe: Any, sound: Any, embeds_1E: torch.Tensor, picture: Image.Image | None, prompt: str, source: str | None,
-    settings: Settings, watch: Watch | None = None,
+    settings: Settings, watch: Watch | None = None, name: str | None = None,
 ) -> Changed:  # fmt: skip
     """A picture that a sound has changed.
 
@@ -111,7 +113,10 @@ def edit(
         embeds_1E: it as the matcher hears it, which pictures are compared with.
         picture (*optional*): the one to change; without one, source and target are drawn together.
         prompt, source: what shall be there, and what is.
+        name (*optional*): of the picture's file.
     """
+    from unibrivl.pipelines.edit_receipt_audio_token import with_receipt
+
     prompt = checked(prompt, "The prompt") or "a photo of <audio>"
     source = checked(source, "What is in the picture", sounds=0)
     check_speaks(prompt)
@@ -120,36 +125,38 @@ def edit(
     if settings.method != "p2p" and picture is None:
         raise Refusal("This way of changing needs a picture: choose one, or choose the way that keeps the form.")
     call = {**settings.told(), "source_prompt": source, **watching(settings, watch)}
-    output = pipe(prompt, picture, audio=sound, **call)
+    output, receipt = with_receipt(pipe, "edit", name, prompt=prompt, image=picture, audio=sound, **call)
     drawn = picture is None
     before = output.source_images[0] if drawn else picture
-    return changed(pipe, output, embeds_1E, before, prompt, source if drawn else None)
+    return changed(pipe, output, receipt, embeds_1E, before, prompt, source if drawn else None)
 
 
 def style(
     pipe: Any, sound: Any, embeds_1E: torch.Tensor, picture: Image.Image | None, prompt: str | None,
-    settings: Settings, watch: Watch | None = None,
+    settings: Settings, watch: Watch | None = None, name: str | None = None,
 ) -> Changed:  # fmt: skip
     """A prompt, or a picture, in the style of a sound; arguments as those of `edit`."""
+    from unibrivl.pipelines.edit_receipt_audio_token import with_receipt
     from unibrivl.pipelines.pipeline_audio_token_edit import IN_THE_STYLE
 
     prompt = checked(prompt, "What to draw", sounds=0)
     if not prompt and picture is None:
         raise Refusal("Say what to draw, such as: a photo of a dog. Or choose a picture to change.")
     call = {**settings.told(), **watching(settings, watch)}
-    output = pipe.stylize(prompt or None, image=picture, audio=sound, **call)
-    return changed(pipe, output, embeds_1E, picture, f"{prompt or 'a photo'}{IN_THE_STYLE}", None)
+    output, receipt = with_receipt(pipe, "stylize", name, prompt=prompt or None, image=picture, audio=sound, **call)
+    return changed(pipe, output, receipt, embeds_1E, picture, f"{prompt or 'a photo'}{IN_THE_STYLE}", None)
 
 
 def changed(
-    pipe: Any, output: Any, embeds_1E: torch.Tensor, before: Image.Image | None, asked: str, was: str | None
-) -> Changed:
+    pipe: Any, output: Any, receipt: dict[str, Any], embeds_1E: torch.Tensor, before: Image.Image | None, asked: str,
+    was: str | None,
+) -> Changed:  # fmt: skip
     after = output.images[0]
     shown = [one for one in (before, after) if one is not None]
     found = pipe.embed_pictures(shown)
     scores = (found @ embeds_1E[0].to(found)).tolist()
     flagged = getattr(output, "nsfw_content_detected", None)
-    return Changed(after, before, asked, was, scores, bool(flagged and flagged[0]))
+    return Changed(after, before, asked, was, scores, receipt, bool(flagged and flagged[0]))
 
 
 def watching(settings: Settings, watch: Watch | None) -> dict[str, Any]:
@@ -162,6 +169,7 @@ def watching(settings: Settings, watch: Watch | None) -> dict[str, Any]:
         tell(step + 1, settings.steps)
         return tensors
 
+    seen.only_watches = True  # type: ignore[attr-defined]  # receipts stay replayable
     return {"callback_on_step_end": seen}
 
 
@@ -186,10 +194,4 @@ def check_speaks(prompt: str) -> None:
         raise Refusal("The prompt must speak of the sound once: write <audio> where it belongs.")
 
 
-def png_of(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format="PNG")
-    return file.getvalue()
-
-
-__all__ = ["METHODS", "MOST_GUIDANCE", "MOST_WEIGHT", "Changed", "Settings", "checked", "edit", "png_of", "style"]
+__all__ = ["METHODS", "MOST_GUIDANCE", "MOST_WEIGHT", "Changed", "Settings", "checked", "edit", "style"]

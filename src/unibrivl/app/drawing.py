@@ -66,11 +66,16 @@ class Drawn:
 
     def png(self) -> bytes:
         """A file with its receipt inside, as `unibrivl generate` writes it."""
-        about = PngImagePlugin.PngInfo()
-        about.add_text(KEY, json.dumps(self.receipt, allow_nan=False))
-        file = io.BytesIO()
-        self.image.save(file, format="PNG", pnginfo=about)
-        return file.getvalue()
+        return png_of(self.image, self.receipt)
+
+
+def png_of(picture: Image.Image, receipt: dict[str, Any] | None = None) -> bytes:
+    about = PngImagePlugin.PngInfo()
+    if receipt is not None:
+        about.add_text(KEY, json.dumps(receipt, allow_nan=False))
+    file = io.BytesIO()
+    picture.save(file, format="PNG", pnginfo=about)
+    return file.getvalue()
 
 
 def draw(
@@ -107,4 +112,4 @@ def draw(
     ]
 
 
-__all__ = ["MOST_CANDIDATES", "MOST_SEED", "MOST_STEPS", "Drawn", "Wishes", "draw"]
+__all__ = ["MOST_CANDIDATES", "MOST_SEED", "MOST_STEPS", "Drawn", "Wishes", "draw", "png_of"]

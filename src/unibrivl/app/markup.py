@@ -9,8 +9,8 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-from unibrivl.app.changing import Changed, png_of
-from unibrivl.app.drawing import Drawn
+from unibrivl.app.changing import Changed
+from unibrivl.app.drawing import Drawn, png_of
 from unibrivl.app.folder import Found
 
 MOST_LABELS = 5

@@ -9,7 +9,7 @@ from html import escape
 
 import numpy as np
 
-from unibrivl.app.changing import png_of
+from unibrivl.app.drawing import png_of
 from unibrivl.app.markup import address
 from unibrivl.embedder import Evidence
 

@@ -78,7 +78,10 @@ class Workshop:
         likeliest = markup.likeliest(heard.labels)
         yield Answer(markup.status(f"{likeliest}Drawing ..."), heard=markup.heard(heard.labels))
         with studio.lock:
-            made = work(sound=waveform, embeds_1E=heard.embeds_1E, picture=seen, settings=wanted)
+            made = work(
+                sound=waveform, embeds_1E=heard.embeds_1E, picture=seen, settings=wanted,
+                name=shown_name(picture) if picture else None,
+            )  # fmt: skip
         name = Path(shown_name(picture or sound)).stem
         yield Answer(markup.status(f"Done: {described(made)}. {likeliest}"), best=markup.pair(made, f"{name} changed"))
 
