@@ -28,6 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from unibrivl.pipelines import AudioTokenPipeline
+from unibrivl.training.recipes import small_pictures
 from unibrivl.training.recipes.photos import normalised
 from unibrivl.training.recipes.small_generator import GUIDANCE
 from unibrivl.training.recipes.small_sounds import clip
@@ -53,13 +54,22 @@ def heard(items: list[Any]) -> list[np.ndarray]:
 def told_of(folder: Path) -> str:
     """How a judge was made: what its settings say that differs from judge to judge."""
     told = json.loads((folder.parent / "run.json").read_text(encoding="utf-8"))
-    return f"drawings {told['data.drawings']}, {told['steps']} steps, seed {told['seed']}"
+    usual = small_pictures.config().data
+    moved = [
+        f"{name} {told[f'data.{name}']}"
+        for name in ("zoom", "turn", "hue")
+        if told.get(f"data.{name}", getattr(usual, name)) != getattr(usual, name)
+    ]
+    return ", ".join([f"drawings {told['data.drawings']}", *moved, f"{told['steps']} steps", f"seed {told['seed']}"])
 
 
 def words_bar(
     pipe: Any, judges: dict[str, Judge], world: SmallWorld, kind: str, seeds: int, candidates: int
 ) -> dict[str, Any]:
-    """Pictures of words alone, without labels; each judge names the same ones, and real ones that it has not seen."""
+    """Pictures of words alone, without labels; each judge names the same ones, and real ones that it has not seen.
+
+    `real_in_their_place` is what it would name right if every sound were heard and answered with a real picture.
+    """
     drawable = {label for of, label in world.named if of == kind}
     among = [label for label in CORE if label in drawable]
     sounds = [one for one in world.sounds("test") if one.label in among]
@@ -73,11 +83,19 @@ def words_bar(
         ]  # fmt: skip
         drawn.append(bytes_of(pictures))
     said = {}
+    labels = np.array([one.label for one in sounds])
     for name, judge in judges.items():
-        each = [np.array(judge.named(some, among)) == np.array([one.label for one in sounds]) for some in drawn]
+        each = [np.array(judge.named(some, among)) == labels for some in drawn]
         right = np.array(judge.named(pixels_of(real), among)) == np.array([one.label for one in real])
-        said[name] = {**share(np.concatenate(each)), "each_seed": [round(float(one.mean()), 4) for one in each],
-                      "judge_on_real": share(right)}  # fmt: skip
+        rows_of = {label: [one.label == label for one in real] for label in among}  # of some there are none
+        known = {label: float(right[rows].mean()) for label, rows in rows_of.items() if any(rows)}
+        said[name] = {
+            **share(np.concatenate(each)),
+            "each_seed": [round(float(one.mean()), 4) for one in each],
+            "judge_on_real": share(right),
+            "unknown_to_judge": [label for label, share_of in known.items() if not share_of],
+            "real_in_their_place": round(float(np.mean([known[label] for label in labels if label in known])), 4),
+        }
     first, *others = said
     row = {"judge": first, **said[first], "classes": len(among), "bar": BARS[kind]}
     return {**row, "other_judges": {name: said[name] for name in others}} if others else row

@@ -8,12 +8,12 @@ The judge is made by
         --set model.name=judge --set seed=1 --set steps=2500 --set output_dir=runs/judge
 
 Sounds: label-text classification, a probe on the tower's features, retrieval of photographs, spoken digits, and with
-`--zero-shot` classes that were held out of another run of `small_sounds`. Pictures:
-from every test sound whose class has pictures, three seeds, named by a judge that has seen other pictures than tower
-and generator (see `training/recipes/small_world.py`); FID and IS on the judge's features against pictures whose
-classes were shuffled; the nearest training picture of each, so that learning by heart can be seen. Then how much of
-the best of twenty halving keeps, and seconds on this machine. Writes `results/embedded_VARIANT.json` and sheets of
-pictures beside it (`--sheets`).
+`--zero-shot` classes that were held out of another run of `small_sounds`; with `--other-tower` the same of a run
+whose tower is another. Pictures: from every test sound whose class has pictures, three seeds, named by a judge that
+has seen other pictures than tower and generator (see `training/recipes/small_world.py`); FID and IS on the judge's
+features against pictures whose classes were shuffled; the nearest training picture of each, so that learning by heart
+can be seen. Then how much of the best of twenty halving keeps, and seconds on this machine. Writes
+`results/embedded_VARIANT.json` and sheets of pictures beside it (`--sheets`).
 
 Shapes: N sounds or pictures, C classes, E and V widths.
 """
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,25 @@ def share(right: Any) -> dict[str, Any]:
     return {"value": round(float(right.mean()), 4), "n": len(right), "low": round(low, 4), "high": round(high, 4)}
 
 
-def sound_bars(pipe: Any, world: SmallWorld) -> dict[str, Any]:
-    listener = pipe.listener
+@dataclass
+class Ears:
+    """What hears: a UniBriVL and its processor."""
+
+    model: Any
+    processor: Any
+
+    @classmethod
+    def of_run(cls, run: Path) -> Ears:
+        model = UniBriVLModel.from_pretrained(run / "model").eval()
+        return cls(model, UniBriVLProcessor.from_pretrained(run / "model"))
+
+    @property
+    def listener(self) -> Any:
+        return self.model.as_matcher(self.processor)
+
+
+def sound_bars(ears: Ears, world: SmallWorld) -> dict[str, Any]:
+    listener = ears.listener
     tests = world.sounds("test")
     vectors_NE = heard(listener, [clip(one, SECONDS) for one in tests])
     things = tuple(label for label in world.labels if label not in DIGITS and any(one.label == label for one in tests))
@@ -105,15 +123,15 @@ def sound_bars(pipe: Any, world: SmallWorld) -> dict[str, Any]:
         rows = [row for row, one in enumerate(tests) if one.label in labels]
         right = [labels.index(tests[row].label) for row in rows]
         found[name] = {**share(named(listener, vectors_NE[rows], labels) == right), "classes": len(labels)}
-    found["esc10_probe"] = share(probe(pipe, world))
+    found["esc10_probe"] = share(probe(ears, world))
     found["photos"] = retrieval(listener, world, tests, vectors_NE)
     return found
 
 
-def probe(pipe: Any, world: SmallWorld) -> np.ndarray:
+def probe(ears: Ears, world: SmallWorld) -> np.ndarray:
     """Which test clips of ESC-10 a logistic regression on the tower's features names right, of augmented views."""
     train, test = (world.sounds(split, CORE) for split in ("train", "test"))
-    found_N = probed(pipe.matcher, pipe.matcher_processor, train, test, lambda one: clip(one, SECONDS))
+    found_N = probed(ears.model, ears.processor, train, test, lambda one: clip(one, SECONDS))
     return found_N == numbers_of(test)
 
 
@@ -139,11 +157,21 @@ def zero_shot(run: Path, data: str, variant: Any) -> dict[str, Any]:
     classes = tuple(told["data.held_classes"])
     world = SmallWorld(SmallWorldData(data, variant))
     sounds = [one for split in ("train", "test") for one in world.sounds(split, classes)]
-    model = UniBriVLModel.from_pretrained(run / "model").eval()
-    listener = model.as_matcher(UniBriVLProcessor.from_pretrained(run / "model"))
+    listener = Ears.of_run(run).listener
     found = named(listener, heard(listener, [clip(one, SECONDS) for one in sounds]), classes)
     right = found == [classes.index(one.label) for one in sounds]
     return {**share(right), "classes": list(classes), "chance": round(1 / len(classes), 4), "steps": told["steps"]}
+
+
+def other_tower(run: Path, world: SmallWorld) -> dict[str, Any]:
+    """The bars of a run of `small_sounds` beside the model's own, and what it was that heard."""
+    told = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    ears = Ears.of_run(run)
+    count = sum(weight.numel() for weight in ears.model.audio_model.parameters())
+    start = Path(told["model.start"]).parent / "run.json"
+    before = json.loads(start.read_text(encoding="utf-8"))["steps"] if told["model.start"] else 0
+    return {**sound_bars(ears, world), "tower": told["model.tower"], "parameters": count, "steps": told["steps"],
+            "steps_without_labels": before}  # fmt: skip
 
 
 # ---- pictures
@@ -378,6 +406,7 @@ def main() -> int:
     parser.add_argument("--sheets", type=Path, help="folder for sheets of pictures")
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS, help="measure these, keep the rest")
     parser.add_argument("--zero-shot", type=Path, help="folder of a run of small_sounds with data.held_classes")
+    parser.add_argument("--other-tower", type=Path, help="folder of a run of small_sounds with another model.tower")
     args = parser.parse_args()
     world = SmallWorld(SmallWorldData(args.data, args.variant))
     pipe = UniBriVLPipeline.from_pretrained(args.model)
@@ -400,9 +429,11 @@ def main() -> int:
         print(json.dumps(measured), flush=True)
 
     if "sounds" in args.only:
-        keep(sounds=sound_bars(pipe, world))
+        keep(sounds=sound_bars(Ears(pipe.matcher, pipe.matcher_processor), world))
     if args.zero_shot:
         keep(sounds={**found["sounds"], "zero_shot": zero_shot(args.zero_shot, args.data, args.variant)})
+    if args.other_tower:
+        keep(sounds={**found["sounds"], "other_tower": other_tower(args.other_tower, world)})
     for kind in [one for one in KINDS if one in args.only]:
         measured = picture_bars(pipe, judge, world, (kind,), args.seeds, args.limit, args.sheets, how)
         keep(pictures={**found.get("pictures", {}), **measured})
