@@ -34,7 +34,6 @@ from unibrivl.training.config import RunConfig
 from unibrivl.training.objectives.supervised import SupervisedLoss
 from unibrivl.training.pairs import Collate
 from unibrivl.training.parts import About, Batch, Parts
-from unibrivl.training.recipes.speechlm import SIZES
 from unibrivl.training.recipes.sounds_and_pictures_data import (
     AUGMENTATION,
     ESC10,
@@ -46,6 +45,7 @@ from unibrivl.training.recipes.sounds_and_pictures_data import (
     division,
     with_both,
 )
+from unibrivl.training.recipes.speechlm import SIZES
 
 AT_ONCE = 40  # clips of one forward pass of an evaluation
 VIEWS, VIEW_SEED = 8, 20240803  # of each clip that a probe is trained on

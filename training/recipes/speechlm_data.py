@@ -258,7 +258,8 @@ def masked_batches(
         width = min(width, batch["unit_labels"].shape[1] // data.ratio)
         masks = []
         for number, example in enumerate(examples):
-            real = min(num_frames(max(data.grid.field, len(example["samples"])), config), len(example["units"]) // data.ratio)
+            heard = num_frames(max(data.grid.field, len(example["samples"])), config)
+            real = min(heard, len(example["units"]) // data.ratio)
             chance = np.random.RandomState(derive(seed, start + number) % 2**32)
             row = sample_spans((1, width), config.mask_time_prob, config.mask_time_length, chance, [real])
             masks.append(torch.from_numpy(row))

@@ -157,8 +157,8 @@ def hidden_states(folder: str, layer: int) -> Features:
         raise ValueError(f"data.layer is {layer} and {folder} has layers 1 to {model.config.num_hidden_layers}")
     if model.config.frame_hop != HOP:
         raise ValueError(
-            f"{folder} hears a frame in {model.config.frame_hop} samples and units are one in {HOP}: take a teacher of "
-            "another size, such as small"
+            f"{folder} hears a frame in {model.config.frame_hop} samples and units are one in {HOP}: take a teacher "
+            "of another size, such as small"
         )
     piece = 1000 * HOP  # 20 s
 
