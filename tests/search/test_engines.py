@@ -77,6 +77,17 @@ def test_what_is_found_is_what_a_product_finds(made):
     assert engine.search(unit(2), 3)[0] == [[], []]
 
 
+def test_what_was_found_and_deleted_is_not_there(made):
+    engine = made()
+    engine.add(["1", "2"], unit(2))
+    assert "1" in engine
+    (found,), _ = engine.search(unit(1), 2)
+    engine.delete(["1"])
+    assert found == ["1", "2"] and "1" not in engine and "2" in engine and len(engine) == 1
+    engine.add(["1"], unit(1, 5))
+    assert "1" in engine and len(engine) == 2
+
+
 def test_an_empty_engine_finds_nothing(made):
     engine = made()
     ids, cosines = engine.search(unit(2), 3)

@@ -145,6 +145,7 @@ class ExactEngine:
         self._check_writing()
         for name in ids:
             self._waiting.pop(name, None)
+            self._recent.pop(name, None)
             row = self.rows.pop(name, None)
             if row is not None:
                 self._deleted.add(row)
