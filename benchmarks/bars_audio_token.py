@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from bars_embedded import SECONDS, STEPS, Judge, share
+from imagenet_judge import SETTINGS, ImageNetJudge
 from machine import describe
 from PIL import Image
 from tqdm import tqdm
@@ -63,8 +64,16 @@ def told_of(folder: Path) -> str:
     return ", ".join([f"drawings {told['data.drawings']}", *moved, f"{told['steps']} steps", f"seed {told['seed']}"])
 
 
+def judge_of(folder: Path) -> tuple[str, Any]:
+    """What is said of a judge, and the judge."""
+    if (folder / SETTINGS).is_file():
+        judge = ImageNetJudge(folder)
+        return judge.told, judge
+    return told_of(folder), Judge(folder)
+
+
 def words_bar(
-    pipe: Any, judges: dict[str, Judge], world: SmallWorld, kind: str, seeds: int, candidates: int
+    pipe: Any, judges: dict[str, Any], world: SmallWorld, kind: str, seeds: int, candidates: int
 ) -> dict[str, Any]:
     """Pictures of words alone, without labels; each judge names the same ones, and real ones that it has not seen.
 
@@ -204,7 +213,9 @@ def main() -> int:
     parser.add_argument("--sheets", type=Path, help="folder for sheets of pictures")
     args = parser.parse_args()
     world = SmallWorld(SmallWorldData(args.data, args.variant))
-    judges = {told_of(folder): Judge(folder) for folder in args.judge}
+    if args.only != "words" and (args.judge[0] / SETTINGS).is_file():
+        parser.error("edits are named by the first judge, which has to be one that small_pictures made")
+    judges = dict(map(judge_of, args.judge))
     pipe = AudioTokenPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
     found: dict[str, Any] = {"machine": describe(), "variant": args.variant, "steps": STEPS, "guidance": GUIDANCE}
