@@ -170,8 +170,10 @@ def pictures_table(found: dict[str, Any]) -> list[str]:
 
 OTHER_JUDGES = [
     "All judges learned from the same pictures. The first takes what is round for a clock, so others see drawings "
-    "four times as often (`--set data.drawings=1.0`) for fewer steps, one of them in any colour (`data.hue`). `real "
-    "ones in their place` is what a judge would name right if each sound were answered with drawings of its class.",
+    "four times as often (`--set data.drawings=1.0`) for fewer steps, one in any colour (`data.hue`). The last "
+    "has the eyes of a network that ImageNet taught, and learned no more than a linear layer "
+    "(`benchmarks/imagenet_judge.py`). `real ones in their place` is what a judge would name right if each sound were "
+    "answered with drawings of its class.",
     "",
 ]
 
