@@ -64,7 +64,7 @@ def told_of(folder: Path) -> str:
     return ", ".join([f"drawings {told['data.drawings']}", *moved, f"{told['steps']} steps", f"seed {told['seed']}"])
 
 
-def judge_of(folder: Path) -> tuple[str, Any]:
+def judge_of(folder: Path) -> tuple[str, Judge]:
     """What is said of a judge, and the judge."""
     if (folder / SETTINGS).is_file():
         judge = ImageNetJudge(folder)
@@ -73,7 +73,7 @@ def judge_of(folder: Path) -> tuple[str, Any]:
 
 
 def words_bar(
-    pipe: Any, judges: dict[str, Any], world: SmallWorld, kind: str, seeds: int, candidates: int
+    pipe: Any, judges: dict[str, Judge], world: SmallWorld, kind: str, seeds: int, candidates: int
 ) -> dict[str, Any]:
     """Pictures of words alone, without labels; each judge names the same ones, and real ones that it has not seen.
 

