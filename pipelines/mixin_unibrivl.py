@@ -140,9 +140,9 @@ class UniBriVLMixin(LoadsMatcher, CallsParent, TakesEmbedsOfRows):
             return Request(self, queries_QE, [[one] for one in prompts], total, num_kept, call)
         if not strategy.needs_prompts:
             return Request(self, queries_QE, [[""]] * len(queries_QE), total, num_kept, call)
-        count = max(one for one in range(1, min(strategy.num_prompts, total) + 1) if total % one == 0)
-        found = nearest_prompts(self.listener, queries_QE, count, bank_named(label_bank, self.label_banks))
-        return Request(self, queries_QE, found, total // count, num_kept, call)
+        bank = bank_named(label_bank, self.label_banks)
+        found = nearest_prompts(self.listener, queries_QE, total, strategy.num_prompts, bank)
+        return Request(self, queries_QE, found, total // len(found[0]), num_kept, call)
 
     def draw(
         self, request: Request, strategy: Strategy, seeds: Seeds, max_rows: int | None = None

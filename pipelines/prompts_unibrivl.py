@@ -1,11 +1,16 @@
 """Prompts for a sound without one: the labels of a bank whose text embeddings are nearest to it.
 
+Candidates are shared among a few labels as the matcher is sure of each: of a sound that it knows well all are drawn
+for one label, and where it hesitates several readings compete.
+
 Shapes: Q sounds, L labels, E numbers of an embedding.
 """
 
 import csv
 import hashlib
+import itertools
 import json
+import math
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -26,26 +31,50 @@ _read: "weakref.WeakKeyDictionary[Any, dict[str, torch.Tensor]]" = weakref.WeakK
 
 
 def nearest_prompts(
-    matcher: Any, queries_QE: torch.Tensor, count: int, bank: Any = None, template: str = TEMPLATE
+    matcher: Any, queries_QE: torch.Tensor, count: int, readings: int, bank: Any = None, template: str = TEMPLATE
 ) -> list[list[str]]:
-    """For each sound the `count` nearest labels as prompts, nearest first.
+    """For each sound the prompts of `count` candidates, those of the nearest label first.
+
+    Lists are as short as they can be: a prompt that stands in them once is for `count` over their length candidates.
 
     Args:
         matcher: what reads the labels.
         queries_QE (`torch.Tensor`): of length one.
+        readings (`int`): so many labels of a sound share its candidates at most, see `shares`.
         bank (*optional*): labels, with prompts or without, or a file of them, see `read_bank`; the project's own by
             default. A list of lists holds finished prompts, one list for each sound, and nothing is searched.
         template (`str`): the prompt of a label that has none of its own.
     """
     if is_finished(bank):
-        return finished_prompts(bank, len(queries_QE), count)
+        return folded(finished_prompts(bank, len(queries_QE), count))
     prompts_of = read_bank(bank, template)
-    labels, prompts = list(prompts_of), list(prompts_of.values())
-    embeds_LE = embeds_of(matcher, labels)
+    prompts = list(prompts_of.values())
+    embeds_LE = embeds_of(matcher, list(prompts_of))
     cosines_QL = queries_QE.float() @ embeds_LE.to(queries_QE.device, torch.float32).T
-    order_QL = cosines_QL.argsort(dim=-1, descending=True, stable=True).tolist()
-    # a bank with fewer labels begins again: the seeds differ
-    return [[prompts[order[place % len(labels)]] for place in range(count)] for order in order_QL]
+    nearest = cosines_QL.sort(dim=-1, descending=True, stable=True)
+    found = []
+    for order, cosines in zip(nearest.indices.tolist(), nearest.values.tolist(), strict=True):
+        seats = shares([matcher.logit_scale * cosine for cosine in cosines[:readings]], count)
+        found.append([prompts[label] for label, share in zip(order, seats, strict=False) for _ in range(share)])
+    return folded(found)
+
+
+def shares(logits: Sequence[float], count: int) -> list[int]:
+    """How many candidates each label gets of `count`: in proportion to its probability, by the way of d'Hondt.
+
+    The next candidate is for whichever label has most probability to each that it would then have.
+    """
+    seats = [0] * len(logits)
+    for _ in range(count):
+        claims = [logit - math.log(taken + 1) for logit, taken in zip(logits, seats, strict=True)]
+        seats[claims.index(max(claims))] += 1
+    return seats
+
+
+def folded(prompts: list[list[str]]) -> list[list[str]]:
+    """Without the repetitions that all runs of equal prompts have in common."""
+    runs = [len(list(run)) for one in prompts for _, run in itertools.groupby(one)]
+    return [one[:: math.gcd(*runs)] for one in prompts]
 
 
 def is_finished(bank: Any) -> bool:
@@ -53,13 +82,15 @@ def is_finished(bank: Any) -> bool:
 
 
 def finished_prompts(bank: Sequence[Sequence[str]], num_sounds: int, count: int) -> list[list[str]]:
+    """For each sound the given prompts in turn, about equally often, for `count` candidates; more are left out."""
     if len(bank) != num_sounds or not all(len(one) == len(bank[0]) for one in bank):
         raise ValueError(
             f"label_bank= has {len(bank)} lists of prompts for {num_sounds} sounds: one of equal length each"
         )
     if not bank[0] or not all(isinstance(prompt, str) for one in bank for prompt in one):
         raise ValueError("label_bank= holds lists of prompts: strings, and at least one for each sound")
-    return [[one[place % len(one)] for place in range(count)] for one in bank]
+    taken = min(len(bank[0]), count)
+    return [[one[place * taken // count] for place in range(count)] for one in bank]
 
 
 def embeds_of(matcher: Any, labels: Sequence[str]) -> torch.Tensor:

@@ -70,11 +70,12 @@ class Strategy:
     """
     Args:
         num_candidates (`int`): pictures that are begun for each sound.
-        num_prompts (`int`): of them have prompts of their own, where the label bank is asked for prompts.
+        num_prompts (`int`): so many labels share them at most, as the matcher is sure of each, where the label bank is
+            asked for prompts.
     """
 
     num_candidates: int = 20  # UniBriVL paper: candidates of an audio
-    num_prompts: int = 5  # OURS: several readings of a sound, with several seeds each
+    num_prompts: int = 5  # OURS: several readings of a sound of which the matcher is not sure
 
     name = "strategy"
     steers = False  # whether adjust or keep do anything

@@ -63,8 +63,8 @@ def test_a_call_says_which_bank(pipe, bank, drawn):
 def test_labels_are_read_and_prompts_are_drawn(pipe):
     """The same labels in the same order give the same places, whatever is drawn for them."""
     queries = pipe.encode_query(sound(), sampling_rate=RATE_HZ).embeds
-    labels = nearest_prompts(pipe.listener, queries, 3, list(DRAWING), template="{}")[0]
-    assert nearest_prompts(pipe.listener, queries, 3, DRAWING)[0] == [DRAWING[label] for label in labels]
+    labels = nearest_prompts(pipe.listener, queries, 3, 3, list(DRAWING), template="{}")[0]
+    assert nearest_prompts(pipe.listener, queries, 3, 3, DRAWING)[0] == [DRAWING[label] for label in labels]
 
 
 def test_a_pipeline_without_banks_draws_from_the_projects_labels():

@@ -5,6 +5,7 @@ expects, and what a sound adds. Strategies, sounds and receipts have files of th
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -78,6 +79,20 @@ def test_the_best_come_first_and_all_are_told(pipe):
     assert output.scores == scores[:2] and output.images.shape == (2, SIDE, SIDE, 3)
     assert all(np.array_equal(output.candidates[n].image, output.images[n]) for n in range(2))
     assert {one.prompt for one in output.candidates} == {"a dog"} and len({one.seed for one in output.candidates}) == 4
+
+
+@pytest.mark.parametrize(("sure", "counts"), [(1e6, [7]), (1e-6, [2, 2, 1, 1, 1])])
+def test_of_a_sound_it_is_sure_of_it_draws_one_label(sure, counts):
+    pipe = tiny_diffusion.pipeline(reads="native")
+    pipe.listener.logit_scale = sure
+    call = {name: value for name, value in HEARD.items() if name != "prompt"} | {"num_candidates": 7}
+    output = pipe(audio=[sound(), sound(1)], **call, keep_candidates=True, generator=generator())
+    for number in range(2):
+        drawn = Counter(one.prompt for one in output.candidates if one.sound == number)
+        assert sorted(drawn.values(), reverse=True) == counts
+    one = output.candidates[-1]  # the prompt it is said to have is the one it was drawn for
+    again = pipe(**PLAIN | {"prompt": one.prompt}, generator=generator(one.seed)).images[0]
+    assert np.abs(again - one.image).max() <= 1e-5
 
 
 def test_a_candidate_is_drawn_again_from_its_seed(pipe):

@@ -15,7 +15,7 @@ import tiny_diffusion
 
 from unibrivl.modeling import UniBriVLMatcher
 from unibrivl.pipelines.label_bank_unibrivl import LABELS, THEMES
-from unibrivl.pipelines.prompts_unibrivl import nearest_prompts, read_bank
+from unibrivl.pipelines.prompts_unibrivl import folded, nearest_prompts, read_bank, shares
 
 
 @pytest.fixture
@@ -42,7 +42,8 @@ def test_labels_are_plain_phrases():
 
 
 def test_the_nearest_labels_come_first(matcher):
-    found = nearest_prompts(matcher, queries(), 4)
+    matcher.logit_scale = 0.01  # it hesitates, so that each label has one candidate
+    found = nearest_prompts(matcher, queries(), 4, 4)
     texts = torch.nn.functional.normalize(matcher.encode_text(list(LABELS), against="audio").detach(), dim=-1)
     cosines = (queries() @ texts.T).numpy()
     for row, prompts in zip(cosines, found, strict=True):
@@ -50,12 +51,37 @@ def test_the_nearest_labels_come_first(matcher):
         assert prompts == best
 
 
+def test_the_surer_a_matcher_is_the_fewer_readings_compete(matcher):
+    sounds = queries(1)
+    kinds = []
+    for scale in (0.01, 20.0, 1e5):
+        matcher.logit_scale = scale
+        found = nearest_prompts(matcher, sounds, 20, 5)[0]
+        kinds.append((len(found), len(set(found))))
+        assert found == sorted(found, key=found.index)  # equal ones stand together, the nearest first
+    assert kinds[0] == (5, 5)  # four candidates each
+    assert kinds[1][0] == 20 and kinds[1][1] > 1
+    assert kinds[2] == (1, 1)  # all candidates for one label
+
+
+def test_candidates_are_shared_in_proportion_to_probabilities():
+    logs = [float(np.log(one)) for one in (0.6, 0.3, 0.1)]
+    assert shares(logs, 1) == [1, 0, 0]
+    assert shares(logs, 10) == [6, 3, 1]
+    assert shares(logs, 100) == [60, 30, 10]
+    assert shares([0.0, 0.0], 3) == [2, 1]  # of equal ones the first
+
+
+def test_prompts_of_several_sounds_are_shortened_together():
+    assert folded([["a", "a", "a", "a"], ["b", "b", "c", "c"]]) == [["a", "a"], ["b", "c"]]
+    assert folded([["a", "a", "a", "b"]]) == [["a", "a", "a", "b"]]
+
+
 def test_a_template_and_a_bank_of_ones_own(matcher):
-    found = nearest_prompts(matcher, queries(1), 3, ["a dog", "rain"], template="{}, oil on canvas")
-    assert sorted(found[0][:2]) == ["a dog, oil on canvas", "rain, oil on canvas"]
-    assert found[0][2] == found[0][0]  # a small bank begins again
+    found = nearest_prompts(matcher, queries(1), 3, 5, ["a dog", "rain"], template="{}, oil on canvas")
+    assert set(found[0]) <= {"a dog, oil on canvas", "rain, oil on canvas"}
     with pytest.raises(ValueError, match="one {}"):
-        nearest_prompts(matcher, queries(1), 1, template="a photo")
+        nearest_prompts(matcher, queries(1), 1, 1, template="a photo")
 
 
 def test_the_bank_is_read_once_as_long_as_the_weights_stay(matcher, monkeypatch):
@@ -65,33 +91,36 @@ def test_the_bank_is_read_once_as_long_as_the_weights_stay(matcher, monkeypatch)
         matcher, "encode_text", lambda texts, **how: asked.append(len(texts)) or original(texts, **how)
     )
     bank = ["a dog", "rain"]
-    first = nearest_prompts(matcher, queries(), 2, bank)
-    assert nearest_prompts(matcher, queries(), 2, bank) == first
+    first = nearest_prompts(matcher, queries(), 2, 2, bank)
+    assert nearest_prompts(matcher, queries(), 2, 2, bank) == first
     assert asked == [2]
     with torch.no_grad():
         matcher.model.text_model.get_input_embeddings().weight.mul_(1.5)
-    nearest_prompts(matcher, queries(), 2, bank)
+    nearest_prompts(matcher, queries(), 2, 2, bank)
     assert asked == [2, 2]
 
 
 def test_a_matcher_that_cannot_read_wants_a_prompt(matcher, monkeypatch):
     monkeypatch.setattr(matcher, "kinds", ("audio", "image"))
     with pytest.raises(ValueError, match="pass prompt="):
-        nearest_prompts(matcher, queries(), 2)
+        nearest_prompts(matcher, queries(), 2, 2)
 
 
 def test_a_tokenizer_without_a_lexicon_says_so_and_how_else():
     model, processor = tiny_diffusion.matcher(reads="units")
     processor.unit_tokenizer.lexicon = {}
     with pytest.raises(ValueError, match=r"no lexicon.*pass prompt="):
-        nearest_prompts(UniBriVLMatcher(model, processor), queries(), 2)
+        nearest_prompts(UniBriVLMatcher(model, processor), queries(), 2, 2)
 
 
 def test_finished_prompts_are_taken_as_they_are(matcher):
     given = [["a dog in snow", "a dog"], ["rain", "a roof"]]
-    assert nearest_prompts(matcher, queries(), 2, given) == given
+    assert nearest_prompts(matcher, queries(), 2, 1, given) == given
+    assert nearest_prompts(matcher, queries(), 8, 1, given) == given  # each for four
+    assert nearest_prompts(matcher, queries(), 1, 1, given) == [["a dog in snow"], ["rain"]]
+    assert nearest_prompts(matcher, queries(1), 5, 1, [["a", "b", "c"]]) == [["a", "a", "b", "b", "c"]]
     with pytest.raises(ValueError, match="2 lists of prompts for 3 sounds"):
-        nearest_prompts(matcher, queries(3), 2, given)
+        nearest_prompts(matcher, queries(3), 2, 2, given)
 
 
 AUDIOSET = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'

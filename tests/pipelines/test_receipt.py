@@ -57,6 +57,7 @@ CALLS = {
     "windows": {"windows": True, "num_candidates": 2},
     "volume": {"volume": [-20, 0], "num_candidates": 2},
     "text": {"text": "at night", "text_weight": 0.3, "negative_prompt": "blurred", "num_candidates": 2},
+    "readings of unequal shares": {"label_bank": [["a dog", "a dog", "a dog", "rain"]], "num_candidates": 8},
     "cut into pieces": {"max_rows": 3, "num_candidates": 4},
     "a generator that has moved": {"num_candidates": 1, "prompt": "a dog", "generator": "moved"},
 }
