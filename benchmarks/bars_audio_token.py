@@ -3,10 +3,10 @@
     python benchmarks/bars_audio_token.py --model runs/embedded/open/pipeline --judge runs/judge/model --data PACKS
 
 Words: from every test sound whose class has pictures, "a photo of <audio>" and "a drawing of <audio>", three seeds,
-the best of some candidates by the sound, as in `bars_embedded.py`. Edits: held-out photographs of one class become
-another by a test sound of it, by prompt-to-prompt and by SDEdit at some strengths; how many the judge then names as
-the sound, and how far their structure moved (the root mean square difference of the cosines between all pairs of
-places, on the judge's third stage, as in the structure distance on self-similarities). Writes
+the best by the sound of as many candidates as the pipelines begin by default. Edits: held-out photographs of one
+class become another by a test sound of it, by prompt-to-prompt and by SDEdit at some strengths; how many the judge
+then names as the sound, and how far their structure moved (the root mean square difference of the cosines between all
+pairs of places, on the judge's third stage, as in the structure distance on self-similarities). Writes
 `results/audio_token_VARIANT.json` and, with `--sheets`, a sheet of edits, and one that holds nothing of the packs.
 
 Shapes: N pictures, P places of a feature map, V its channels.
@@ -29,6 +29,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from unibrivl.pipelines import AudioTokenPipeline
+from unibrivl.pipelines.strategy_halving import Halving
 from unibrivl.training.recipes import small_pictures
 from unibrivl.training.recipes.photos import normalised
 from unibrivl.training.recipes.small_generator import GUIDANCE
@@ -207,7 +208,7 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="folder of the packs")
     parser.add_argument("--variant", choices=("open", "research"), default="open")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--candidates", type=int, default=Halving().num_candidates)
     parser.add_argument("--only", choices=("words", "edits"), help="measure this, keep the rest")
     parser.add_argument("--edits", type=int, default=24, help="photographs that are edited")
     parser.add_argument("--sheets", type=Path, help="folder for sheets of pictures")

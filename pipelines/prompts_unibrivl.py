@@ -1,7 +1,7 @@
 """Prompts for a sound without one: the labels of a bank whose text embeddings are nearest to it.
 
-Candidates are shared among a few labels as the matcher is sure of each: of a sound that it knows well all are drawn
-for one label, and where it hesitates several readings compete.
+Candidates are shared among a few labels as the matcher is sure of each: of a sound that it knows well nearly all are
+drawn for one label, and where it hesitates several readings compete.
 
 Shapes: Q sounds, L labels, E numbers of an embedding.
 """
@@ -26,6 +26,7 @@ COLUMNS = ("label", "display_name")
 FILES = (".txt", ".csv", ".tsv", ".json")
 TEXTS_AT_ONCE = 64
 BANKS_KEPT = 4  # of each matcher, in memory
+HEDGE = 4  # OURS: of twenty candidates sixteen are for the likeliest label and one for each of four others at most
 
 _read: "weakref.WeakKeyDictionary[Any, dict[str, torch.Tensor]]" = weakref.WeakKeyDictionary()
 
@@ -62,10 +63,13 @@ def nearest_prompts(
 def shares(logits: Sequence[float], count: int) -> list[int]:
     """How many candidates each label gets of `count`: in proportion to its probability, by the way of d'Hondt.
 
-    The next candidate is for whichever label has most probability to each that it would then have.
+    One in `HEDGE` at most is for a label that would get none, the likeliest first: pictures are ranked by the sound
+    itself, which may know better. Then the next candidate is for whichever label has most probability to each that it
+    would then have.
     """
-    seats = [0] * len(logits)
-    for _ in range(count):
+    hedges = max(1, min(len(logits), count // HEDGE))
+    seats = [1] * hedges + [0] * (len(logits) - hedges)
+    for _ in range(count - hedges):
         claims = [logit - math.log(taken + 1) for logit, taken in zip(logits, seats, strict=True)]
         seats[claims.index(max(claims))] += 1
     return seats

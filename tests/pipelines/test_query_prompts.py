@@ -52,15 +52,15 @@ def test_the_nearest_labels_come_first(matcher):
 
 
 def test_the_surer_a_matcher_is_the_fewer_readings_compete(matcher):
-    sounds = queries(1)
+    sounds = queries()[:1]
     kinds = []
     for scale in (0.01, 20.0, 1e5):
         matcher.logit_scale = scale
-        found = nearest_prompts(matcher, sounds, 20, 5)[0]
+        found = nearest_prompts(matcher, sounds, 7, 5)[0]
         kinds.append((len(found), len(set(found))))
         assert found == sorted(found, key=found.index)  # equal ones stand together, the nearest first
-    assert kinds[0] == (5, 5)  # four candidates each
-    assert kinds[1][0] == 20 and kinds[1][1] > 1
+    assert kinds[0] == (7, 5)
+    assert kinds[1][0] == 7 and 1 < kinds[1][1] < 5
     assert kinds[2] == (1, 1)  # all candidates for one label
 
 
@@ -70,6 +70,14 @@ def test_candidates_are_shared_in_proportion_to_probabilities():
     assert shares(logs, 10) == [6, 3, 1]
     assert shares(logs, 100) == [60, 30, 10]
     assert shares([0.0, 0.0], 3) == [2, 1]  # of equal ones the first
+
+
+def test_a_quarter_at_most_is_for_readings_that_would_get_none():
+    sure = [0.0, -50.0, -60.0, -70.0, -80.0]
+    assert shares(sure, 7) == [7, 0, 0, 0, 0]
+    assert shares(sure, 8) == [7, 1, 0, 0, 0]
+    assert shares(sure, 20) == [16, 1, 1, 1, 1]
+    assert shares(sure, 100) == [96, 1, 1, 1, 1]
 
 
 def test_prompts_of_several_sounds_are_shortened_together():
