@@ -86,7 +86,10 @@ def is_finished(bank: Any) -> bool:
 
 
 def finished_prompts(bank: Sequence[Sequence[str]], num_sounds: int, count: int) -> list[list[str]]:
-    """For each sound the given prompts in turn, about equally often, for `count` candidates; more are left out."""
+    """For each sound the given prompts, equal ones side by side and each about equally often, for `count` candidates.
+
+    Of more prompts than candidates the last are left out.
+    """
     if len(bank) != num_sounds or not all(len(one) == len(bank[0]) for one in bank):
         raise ValueError(
             f"label_bank= has {len(bank)} lists of prompts for {num_sounds} sounds: one of equal length each"

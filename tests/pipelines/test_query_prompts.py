@@ -86,8 +86,10 @@ def test_prompts_of_several_sounds_are_shortened_together():
 
 
 def test_a_template_and_a_bank_of_ones_own(matcher):
+    matcher.logit_scale = 0.01  # it hesitates
     found = nearest_prompts(matcher, queries(1), 3, 5, ["a dog", "rain"], template="{}, oil on canvas")
-    assert set(found[0]) <= {"a dog, oil on canvas", "rain, oil on canvas"}
+    assert set(found[0]) == {"a dog, oil on canvas", "rain, oil on canvas"}
+    assert found[0][0] == found[0][1]  # a bank may be smaller than the candidates are many
     with pytest.raises(ValueError, match="one {}"):
         nearest_prompts(matcher, queries(1), 1, 1, template="a photo")
 
