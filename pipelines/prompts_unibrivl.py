@@ -20,13 +20,13 @@ import torch
 
 from .fingerprint_unibrivl import mark_of
 from .label_bank_unibrivl import LABELS
+from .shares_unibrivl import shares
 
 TEMPLATE = "a photo of {}"
 COLUMNS = ("label", "display_name")
 FILES = (".txt", ".csv", ".tsv", ".json")
 TEXTS_AT_ONCE = 64
 BANKS_KEPT = 4  # of each matcher, in memory
-HEDGE = 4  # OURS: of twenty candidates sixteen are for the likeliest label and one for each of four others at most
 
 _read: "weakref.WeakKeyDictionary[Any, dict[str, torch.Tensor]]" = weakref.WeakKeyDictionary()
 
@@ -58,21 +58,6 @@ def nearest_prompts(
         seats = shares([matcher.logit_scale * cosine for cosine in cosines[:readings]], count)
         found.append([prompts[label] for label, share in zip(order, seats, strict=False) for _ in range(share)])
     return folded(found)
-
-
-def shares(logits: Sequence[float], count: int) -> list[int]:
-    """How many candidates each label gets of `count`: in proportion to its probability, by the way of d'Hondt.
-
-    One in `HEDGE` at most is for a label that would get none, the likeliest first: pictures are ranked by the sound
-    itself, which may know better. Then the next candidate is for whichever label has most probability to each that it
-    would then have.
-    """
-    hedges = max(1, min(len(logits), count // HEDGE))
-    seats = [1] * hedges + [0] * (len(logits) - hedges)
-    for _ in range(count - hedges):
-        claims = [logit - math.log(taken + 1) for logit, taken in zip(logits, seats, strict=True)]
-        seats[claims.index(max(claims))] += 1
-    return seats
 
 
 def folded(prompts: list[list[str]]) -> list[list[str]]:

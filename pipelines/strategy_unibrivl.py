@@ -52,6 +52,13 @@ class Request:
         """(A,) which sound each row is drawn for."""
         return rows.cpu() // self.per_sound
 
+    def prompts_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """(A,) a number for the prompt each row is drawn for: equal ones of a sound have the same."""
+        if self.prompts is None:
+            return torch.zeros_like(rows.cpu())
+        first = torch.tensor([[one.index(prompt) for prompt in one] for one in self.prompts])
+        return first.flatten()[rows.cpu() // self.num_seeds]
+
     def scores(self, pictures_A3HW: torch.Tensor, rows: torch.Tensor, gradients: bool = False) -> torch.Tensor:
         """(A,) the matching score of each row's picture in 0..1 with its sound."""
         found_AE = self.pipe.embed_pictures(pictures_A3HW, gradients=gradients)

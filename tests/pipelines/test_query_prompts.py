@@ -15,7 +15,8 @@ import tiny_diffusion
 
 from unibrivl.modeling import UniBriVLMatcher
 from unibrivl.pipelines.label_bank_unibrivl import LABELS, THEMES
-from unibrivl.pipelines.prompts_unibrivl import folded, nearest_prompts, read_bank, shares
+from unibrivl.pipelines.prompts_unibrivl import folded, nearest_prompts, read_bank
+from unibrivl.pipelines.shares_unibrivl import dealt, shares
 
 
 @pytest.fixture
@@ -78,6 +79,17 @@ def test_a_quarter_at_most_is_for_readings_that_would_get_none():
     assert shares(sure, 8) == [7, 1, 0, 0, 0]
     assert shares(sure, 20) == [16, 1, 1, 1, 1]
     assert shares(sure, 100) == [96, 1, 1, 1, 1]
+
+
+def test_shares_of_fewer_are_parts_of_shares_of_more():
+    claims = [7, 4, 4, 1]
+    before = dealt(claims, 0)
+    assert before == [0, 0, 0, 0]
+    for count in range(1, 17):
+        now = dealt(claims, count)
+        assert sum(now) == count and all(a <= b <= claim for a, b, claim in zip(before, now, claims, strict=True))
+        before = now
+    assert before == claims
 
 
 def test_prompts_of_several_sounds_are_shortened_together():

@@ -65,13 +65,13 @@ def test_the_default_rounds_cost_a_third_of_best_of_twenty(pipe, guidance, monke
     assert [one.evaluations * copies for one in steerings] == spent
     assert spent[1] == 20 * 10 * copies
     assert spent[0] / spent[1] == pytest.approx(Halving().cost(10)) and spent[0] / spent[1] <= 0.35
-    assert steerings[0].pictures == 20 + 12 + 6
+    assert steerings[0].pictures == 20 + 14 + 6
 
 
 def test_the_promise_holds_for_every_number_of_steps_from_five_on():
     assert all(Halving().cost(steps) <= 0.35 for steps in range(5, 101))
     assert Halving().cost(1) == 1.0
-    assert Halving(num_candidates=8).cost(20, num_kept=4) == pytest.approx((3 * 8 + 2 * 5 + 15 * 4) / (20 * 8))
+    assert Halving(num_candidates=8).cost(20, num_kept=4) == pytest.approx((3 * 8 + 2 * 6 + 15 * 4) / (20 * 8))
 
 
 def same_as_a_full_run(pipe, name):
@@ -108,12 +108,12 @@ def test_a_round_between_the_halves_of_a_second_order_step_lets_go_in_both(name)
     ends = {4: 0.5, 7: 0.25}
     rounds = tuple((at / total, share) for at, share in ends.items())
     strategy = Halving(num_candidates=8, rounds=rounds)
-    assert [step + 1 for step in range(total) if strategy.share_after(step, total)] == list(ends)
+    assert [step + 1 for step in range(total) if strategy.round_after(step, total)] == list(ends)
     halves = []
     keep = Halving.keep
 
     def noted(self, moment, request):
-        if self.share_after(moment.step, moment.num_steps):
+        if self.round_after(moment.step, moment.num_steps):
             halves.append(scheduler.state_in_first_order)
         return keep(self, moment, request)
 
@@ -167,6 +167,51 @@ def test_every_sound_has_as_many_rows_as_every_other():
         rows = rows[places]
         assert request.sounds_of(rows).bincount().tolist() == [left] * 3
     assert rows.tolist() == [2, 7, 9]  # of 0 2 4 1 | 3 0 2 4 | 1 3 0 2
+
+
+def survivors_of(prompts: list[str], scores: list[float], **settings) -> list[int]:
+    """Of one sound's rows those that halving leaves after each of its rounds, of ten steps."""
+    request = Request(None, torch.eye(1), [prompts], num_seeds=1, num_kept=1, call={})
+    request.predicted = lambda moment: moment.rows
+    request.scores = lambda pictures, rows: torch.tensor(scores)[rows]
+    strategy = Halving(num_candidates=len(prompts), **settings)
+    rows = torch.arange(len(prompts))
+    for step in range(10):
+        latents = torch.zeros(len(rows), 1, 1, 1)
+        places = strategy.keep(Moment(None, step, 10, None, rows, latents, latents), request)
+        rows = rows if places is None else rows[places]
+    return rows.tolist()
+
+
+def test_early_on_a_prompt_competes_with_itself():
+    prompts, scores = ["dog"] * 5 + ["fire"] * 3, [0.1, 0.5, 0.3, 0.2, 0.4, 0.9, 0.7, 0.8]
+    assert survivors_of(prompts, scores, rounds=((0.2, 0.5),)) == [1, 2, 4, 5]
+    assert survivors_of(prompts, scores, rounds=((0.2, 0.5),), apart=0) == [1, 5, 6, 7]
+    assert survivors_of(prompts, scores, rounds=((0.5, 0.5),)) == [1, 5, 6, 7]
+    assert survivors_of(prompts, scores, rounds=((0.2, 0.5), (0.5, 0.125))) == [5]
+    assert survivors_of(prompts, scores, rounds=((0.2, 0.125),)) == [1]
+    # a prompt with few candidates has the last place before one with many
+    assert survivors_of(["dog"] * 3 + ["fire"], [0.3, 0.2, 0.1, 0.0], rounds=((0.2, 0.75),)) == [0, 1, 3]
+
+
+def test_a_round_belongs_to_its_share_of_the_steps_where_those_are_odd(monkeypatch):
+    """Half of 25 steps is held after twelve of them, and is the round of half of the steps all the same."""
+    assert Halving().round_after(11, 25) == (0.5, 0.1)
+    asked = []
+    monkeypatch.setattr(Request, "prompts_of", lambda self, rows: asked.append(rows) or torch.zeros_like(rows))
+    request = Request(None, torch.eye(1), [["dog", "fire"]], num_seeds=5, num_kept=1, call={})
+    request.predicted = lambda moment: moment.rows
+    request.scores = lambda pictures, rows: rows.float()
+    rows, latents = torch.arange(10), torch.zeros(10, 1, 1, 1)
+    for step, count in ((2, 1), (11, 1)):
+        Halving(num_candidates=10).keep(Moment(None, step, 25, None, rows, latents, latents), request)
+        assert len(asked) == count
+
+
+@pytest.mark.parametrize("apart", [-0.1, 1.5, float("nan")])
+def test_a_share_of_the_steps_is_one(apart):
+    with pytest.raises(ValueError, match="apart is a share of the steps"):
+        Halving(apart=apart)
 
 
 @pytest.mark.parametrize("rounds", [(), ((0.5, 1.5),), ((0.5, 0.5), (0.2, 0.2)), ((0.2, 0.2), (0.5, 0.5))])

@@ -73,7 +73,7 @@ def test_names_settings_and_back():
         ("halfing", {}, "no strategy 'halfing': it is one of rerank, halving, guide, embed"),
         ("guide+", {}, "no strategy ''"),
         (None, {}, "no strategy None"),
-        ("halving", {"scale": 1.0}, "halving has no setting 'scale': it has num_candidates"),
+        ("halving", {"scale": 1.0}, "halving has no setting 'scale': it has apart, num_candidates"),
         ("guide+halving", {"colour": 1.0}, "none of guide.halving has the setting 'colour'"),
         ("embed+guide", {"scale": 1.0}, "more than one of embed.guide"),
         ("guide+halving", {"num_candidates": 0}, "num_candidates must be at least 1"),
