@@ -3,7 +3,7 @@
     python benchmarks/bars_audio_token.py --model runs/embedded/open/pipeline --judge runs/judge/model --data PACKS
 
 Words: from every test sound whose class has pictures, "a photo of <audio>" and "a drawing of <audio>", three seeds,
-the best by the sound of as many candidates as the pipelines begin by default. Edits: held-out photographs of one
+the best of as many candidates as the pipelines begin by default, in their way. Edits: held-out photographs of one
 class become another by a test sound of it, by prompt-to-prompt and by SDEdit at some strengths; how many the judge
 then names as the sound, and how far their structure moved (the root mean square difference of the cosines between all
 pairs of places, on the judge's third stage, as in the structure distance on self-similarities). Writes

@@ -193,7 +193,7 @@ def words_section(told: dict[str, Any]) -> list[str]:
         "### Sounds as words",
         "",
         '`AudioTokenPipeline.from_pretrained(embedded())` reads "a photo of `<audio>`" with the sound itself in it: '
-        f"no label. The best of {told['candidates']} by the matching score, the weaker ones given up on the way:",
+        f"no label. Of {told['candidates']} the one that is left, by the matching score and by what most are near to:",
         "",
         "| pictures of words | named right | by a judge with | judge on real ones | real ones in their place "
         "| classes | bar |",

@@ -25,6 +25,8 @@ from .calling_unibrivl import CallsParent
 from .hearing_audio_token import heard_words
 from .mixing_audio_token import MIXES, given_words, mixed_words, rows_of, weighted, weights_of
 from .query_unibrivl import encode_query
+from .strategy_halving import Halving
+from .strategy_unibrivl import Strategy
 from .words_audio_token import Speaker, Words, sounds_in, text_encoders_of
 from .words_receipt_unibrivl import read_words
 
@@ -41,7 +43,9 @@ class AudioTokenMixin(CallsParent):
     audio_adapter: Any
     audio_encoder: Any
     audio_feature_extractor: Any
-    _ranked_by = "halving"
+    # one is left at half of the steps. Of the drawings of 216 training sounds three judges name 0.79 so; where the
+    # sound alone ranks 0.75, as many as of candidates at random
+    _ranked_by: str | Strategy = Halving(rounds=((0.15, 0.7), (0.25, 0.3), (0.5, 0.05)), typical=0.8)
     _spoken: tuple[list[list[Words]], list[list[Words]]] | None = None  # in a call: of each prompt, each negative one
 
     def __init_subclass__(cls, **kwargs):
@@ -93,7 +97,8 @@ class AudioTokenMixin(CallsParent):
                 "<audio>". By default placeholders there mean the sounds of `audio`.
             num_candidates (`int`, *optional*): so many pictures are begun for each prompt, and the best by the sound
                 come back. Needs a matcher.
-            strategy (*optional*): how: "rerank", "halving", ...; see `UniBriVLPipeline`.
+            strategy (*optional*): how: "rerank", "halving", ...; see `UniBriVLPipeline`. By default halving in which
+                candidates compete by how near they are to one another, too (`Halving.typical`).
             keep_candidates (`bool`): return all finished candidates with their pictures.
             max_rows (`int`, *optional*): at most so many rows in one call of the UNet.
 

@@ -5,6 +5,9 @@ costs no more; the default rounds spend about a third of what best-of-N does, an
 
 How much a blurred picture scores depends on what it shows: one of a fire is soon near to its sound, one of a dog not
 before it has a face. So at first candidates compete with those of the same prompt only, and each keeps its part.
+
+The best of many by one score is also the one that its errors favour most. Where nothing but the sound says what is
+drawn, it helps to ask in part for what most candidates are near to (`typical`).
 """
 
 import math
@@ -25,10 +28,15 @@ class Halving(Strategy):
             between two steps is held before them. At least as many stay as the caller wants pictures.
         apart: in rounds before this share of the steps each prompt keeps its part of the candidates, the best of its
             own; from then on all compete with all. 0 for all with all from the beginning.
+        typical: share of what candidates compete by that is likeness to all those of the same sound that are there,
+            the rest being likeness to the sound. Those that finish are ranked by the sound alone.
     """
 
     rounds: tuple[tuple[float, float], ...] = ((0.15, 0.7), (0.25, 0.3), (0.5, 0.1))  # OURS: a third of the cost
     apart: float = 0.5  # OURS: half of the steps, when a predicted picture scores about what it will in the end
+    typical: float = (
+        0.0  # OURS: prompts say what is drawn; see `AudioTokenMixin` for pictures that a sound alone decides
+    )
 
     name = "halving"
     steers = True
@@ -43,6 +51,8 @@ class Halving(Strategy):
             raise ValueError(f"rounds go from early to late and from many to few; got {self.rounds}")
         if not 0 <= self.apart <= 1:
             raise ValueError(f"apart is a share of the steps, from 0 to 1; got {self.apart}")
+        if not 0 <= self.typical <= 1:
+            raise ValueError(f"typical is a share of the score, from 0 to 1; got {self.typical}")
 
     def keep(self, moment: Moment, request: Request) -> torch.Tensor | None:
         held = self.round_after(moment.step, moment.num_steps)
@@ -53,7 +63,7 @@ class Halving(Strategy):
         sounds_A = request.sounds_of(moment.rows)
         if stays * len(request.queries) >= len(moment.rows):
             return None
-        scores_A = request.scores(request.predicted(moment), moment.rows).float().cpu()
+        scores_A = request.scores(request.predicted(moment), moment.rows, typical=self.typical).float().cpu()
         prompts_A = request.prompts_of(moment.rows) if when < self.apart else torch.zeros_like(sounds_A)
         staying = []
         for sound in sounds_A.unique():

@@ -59,11 +59,22 @@ class Request:
         first = torch.tensor([[one.index(prompt) for prompt in one] for one in self.prompts])
         return first.flatten()[rows.cpu() // self.num_seeds]
 
-    def scores(self, pictures_A3HW: torch.Tensor, rows: torch.Tensor, gradients: bool = False) -> torch.Tensor:
-        """(A,) the matching score of each row's picture in 0..1 with its sound."""
+    def scores(
+        self, pictures_A3HW: torch.Tensor, rows: torch.Tensor, gradients: bool = False, typical: float = 0.0
+    ) -> torch.Tensor:
+        """(A,) the matching score of each row's picture in 0..1 with its sound.
+
+        Args:
+            typical: this share of it is likeness to the mean of all these pictures of the sound.
+        """
         found_AE = self.pipe.embed_pictures(pictures_A3HW, gradients=gradients)
-        queries_AE = self.queries[self.sounds_of(rows).to(self.queries.device)]
-        return (found_AE * queries_AE.to(found_AE)).sum(-1)
+        sounds_A = self.sounds_of(rows).to(found_AE.device)
+        queries_QE = self.queries.to(found_AE)
+        if typical:
+            theirs_QA = torch.nn.functional.one_hot(sounds_A, len(queries_QE)).T.to(found_AE)
+            means_QE = torch.nn.functional.normalize(theirs_QA @ found_AE, dim=-1)
+            queries_QE = (1 - typical) * queries_QE + typical * means_QE
+        return (found_AE * queries_QE[sounds_A]).sum(-1)
 
     def predicted(self, moment: Moment) -> torch.Tensor:
         """(A, 3, H, W) the pictures in 0..1 that the UNet is heading for."""

@@ -198,6 +198,18 @@ def test_candidates_of_an_audio_word_are_ranked_by_the_sound(pipe, strategy):
     assert np.abs(output.images - wanted).max() <= 1e-5
 
 
+def test_by_default_candidates_of_an_audio_word_are_compared_with_one_another_too(pipe):
+    steps = {**HEARD, "num_inference_steps": 4}
+    output = pipe("a <audio>", audio=sound(), num_candidates=6, generator=generator(), **steps)
+    told = output.receipts[0]["strategy"]
+    assert told["name"] == "halving" and 0 < told["typical"] < 1
+    assert sum(one.score is not None for one in output.candidates) == 1
+    named = pipe("a <audio>", audio=sound(), num_candidates=6, strategy="halving", generator=generator(), **steps)
+    assert named.receipts[0]["strategy"]["typical"] == 0
+    four = pipe("a <audio>", audio=sound(), num_candidates=6, num_images_per_prompt=4, generator=generator(), **steps)
+    assert len(four.images) == 4 and four.scores == sorted(four.scores, reverse=True)
+
+
 def test_several_sounds_rank_by_the_weights_of_their_words(pipe):
     both = {"audio": [sound(1), sound(2)], "audio_weights": [0.9, 0.2]}
     for mix, prompt in (("separate", "<audio:0> and <audio:1>"), ("lerp", "a <audio>")):

@@ -159,7 +159,7 @@ def test_every_sound_has_as_many_rows_as_every_other():
     request = Request(None, queries, None, num_seeds=4, num_kept=1, call={})
     rows = torch.arange(request.num_rows)
     request.predicted = lambda moment: moment.rows
-    request.scores = lambda pictures, rows: (rows * 7 % 5).float()
+    request.scores = lambda pictures, rows, typical: (rows * 7 % 5).float()
     strategy = Halving(num_candidates=4, rounds=((0.3, 0.5), (0.6, 0.25)))
     for step, left in ((2, 2), (5, 1)):
         latents = torch.zeros(len(rows), 1, 1, 1)
@@ -173,7 +173,7 @@ def survivors_of(prompts: list[str], scores: list[float], **settings) -> list[in
     """Of one sound's rows those that halving leaves after each of its rounds, of ten steps."""
     request = Request(None, torch.eye(1), [prompts], num_seeds=1, num_kept=1, call={})
     request.predicted = lambda moment: moment.rows
-    request.scores = lambda pictures, rows: torch.tensor(scores)[rows]
+    request.scores = lambda pictures, rows, typical: torch.tensor(scores)[rows]
     strategy = Halving(num_candidates=len(prompts), **settings)
     rows = torch.arange(len(prompts))
     for step in range(10):
@@ -201,7 +201,7 @@ def test_a_round_belongs_to_its_share_of_the_steps_where_those_are_odd(monkeypat
     monkeypatch.setattr(Request, "prompts_of", lambda self, rows: asked.append(rows) or torch.zeros_like(rows))
     request = Request(None, torch.eye(1), [["dog", "fire"]], num_seeds=5, num_kept=1, call={})
     request.predicted = lambda moment: moment.rows
-    request.scores = lambda pictures, rows: rows.float()
+    request.scores = lambda pictures, rows, typical: rows.float()
     rows, latents = torch.arange(10), torch.zeros(10, 1, 1, 1)
     for step, count in ((2, 1), (11, 1)):
         Halving(num_candidates=10).keep(Moment(None, step, 25, None, rows, latents, latents), request)
@@ -212,6 +212,52 @@ def test_a_round_belongs_to_its_share_of_the_steps_where_those_are_odd(monkeypat
 def test_a_share_of_the_steps_is_one(apart):
     with pytest.raises(ValueError, match="apart is a share of the steps"):
         Halving(apart=apart)
+
+
+@pytest.mark.parametrize("typical", [-0.1, 1.5, float("nan")])
+def test_a_share_of_the_score_is_one(typical):
+    with pytest.raises(ValueError, match="typical is a share of the score"):
+        Halving(typical=typical)
+
+
+class Seen:
+    """A pipeline that looks up what its pictures look like."""
+
+    def __init__(self, vectors_AE):
+        self.vectors_AE = torch.nn.functional.normalize(vectors_AE, dim=-1)
+
+    def embed_pictures(self, pictures, gradients=False):
+        return self.vectors_AE[pictures]
+
+
+def test_what_is_typical_is_asked_of_each_sound_by_itself():
+    vectors_AE = torch.tensor([[1.0, 0.0, 0.1], [1.0, 0.1, 0.0], [0.2, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.6, 0.8]])
+    pipe, rows = Seen(vectors_AE), torch.tensor([0, 1, 2, 3, 4])
+    request = Request(pipe, torch.eye(3)[[2, 1]], None, num_seeds=3, num_kept=1, call={})
+    found = request.scores(rows, rows, typical=0.75)
+    for mine, query in (([0, 1, 2], torch.eye(3)[2]), ([3, 4], torch.eye(3)[1])):
+        theirs = pipe.vectors_AE[mine]
+        mean = theirs.mean(0) / theirs.mean(0).norm()
+        assert found[mine] == pytest.approx((0.25 * theirs @ query + 0.75 * theirs @ mean).tolist(), abs=1e-6)
+    assert request.scores(rows, rows) == pytest.approx(
+        (pipe.vectors_AE @ torch.eye(3)[[2, 2, 2, 1, 1]].T).diag().tolist()
+    )
+
+
+def test_the_one_that_differs_from_all_others_wins_by_its_sound_alone_and_not_among_typical_ones():
+    vectors_AE = torch.tensor([[1.0, 0.0, 0.1], [1.0, 0.1, 0.2], [0.2, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    rows, latents = torch.arange(4), torch.zeros(4, 1, 1, 1)
+    request = Request(Seen(vectors_AE), torch.eye(3)[2:], None, num_seeds=4, num_kept=1, call={})
+    request.predicted = lambda moment: moment.rows
+    moment = Moment(None, 1, 4, None, rows, latents, latents)
+    one = {"num_candidates": 4, "rounds": ((0.5, 0.25),)}
+    assert Halving(**one).keep(moment, request).tolist() == [2]
+    assert Halving(**one, typical=0.8).keep(moment, request).tolist() == [1]
+    # of two, both are as near to what lies between them: the sound decides
+    request = Request(Seen(vectors_AE[1:3]), torch.eye(3)[2:], None, num_seeds=2, num_kept=1, call={})
+    request.predicted = lambda moment: moment.rows
+    two = Moment(None, 1, 4, None, rows[:2], latents[:2], latents[:2])
+    assert Halving(num_candidates=2, rounds=((0.5, 0.5),), typical=0.9).keep(two, request).tolist() == [1]
 
 
 @pytest.mark.parametrize("rounds", [(), ((0.5, 1.5),), ((0.5, 0.5), (0.2, 0.2)), ((0.2, 0.2), (0.5, 0.5))])
