@@ -112,11 +112,12 @@ def sounds_table(found: dict[str, Any], bars: dict[str, float]) -> list[str]:
         lines.append(f"| {name} | {share(row)} | {row['n']} | {row.get('classes', 10)} | {bar} |")
     if "zero_shot" in found:
         row = found["zero_shot"]
+        below = " Fewer: what it was taught says nothing of these." if row["high"] < row["chance"] else ""
         lines += [
             "",
             f"True zero-shot: another run of {row['steps']} steps without the sounds of "
             f"{', '.join(row['classes'])}; these, among one another: {share(row)} of {row['n']}, where chance is "
-            f"{row['chance']:.2f}.",
+            f"{row['chance']:.2f}.{below}",
         ]
     photos = found["photos"]
     lines += [
@@ -171,9 +172,10 @@ def pictures_table(found: dict[str, Any]) -> list[str]:
 
 
 OTHER_JUDGES = [
-    "All judges learned from the same pictures. The first takes what is round for a clock, so others see drawings "
-    "four times as often (`--set data.drawings=1.0`) for fewer steps, one in any colour (`data.hue`). The last "
-    "has the eyes of a network that ImageNet taught, and learned no more than a linear layer "
+    "All judges learned from the same pictures. The bar is asked of the first, which named the pictures above, too; "
+    "the others show how far a reading depends on who reads. The first takes what is round for a clock, so others see "
+    "drawings four times as often (`--set data.drawings=1.0`) for fewer steps, one in any colour (`data.hue`). The "
+    "last has the eyes of a network that ImageNet taught, and learned no more than a linear layer "
     "(`benchmarks/imagenet_judge.py`). `real ones in their place` is what a judge would name right if each sound were "
     "answered with drawings of its class.",
     "",
