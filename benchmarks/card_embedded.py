@@ -112,7 +112,7 @@ def sounds_table(found: dict[str, Any], bars: dict[str, float]) -> list[str]:
         lines.append(f"| {name} | {share(row)} | {row['n']} | {row.get('classes', 10)} | {bar} |")
     if "zero_shot" in found:
         row = found["zero_shot"]
-        below = " Fewer: what it was taught says nothing of these." if row["high"] < row["chance"] else ""
+        below = " Fewer than by chance: it takes them for one another." if row["high"] < row["chance"] else ""
         lines += [
             "",
             f"True zero-shot: another run of {row['steps']} steps without the sounds of "

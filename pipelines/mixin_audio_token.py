@@ -43,8 +43,7 @@ class AudioTokenMixin(CallsParent):
     audio_adapter: Any
     audio_encoder: Any
     audio_feature_extractor: Any
-    # one is left at half of the steps. Of the drawings of 216 training sounds three judges name 0.79 so; where the
-    # sound alone ranks 0.75, as many as of candidates at random
+    # one is left at half of the steps; chosen on drawings of training sounds
     _ranked_by: str | Strategy = Halving(rounds=((0.15, 0.7), (0.25, 0.3), (0.5, 0.05)), typical=0.8)
     _spoken: tuple[list[list[Words]], list[list[Words]]] | None = None  # in a call: of each prompt, each negative one
 

@@ -7,7 +7,7 @@ How much a blurred picture scores depends on what it shows: one of a fire is soo
 before it has a face. So at first candidates compete with those of the same prompt only, and each keeps its part.
 
 The best of many by one score is also the one that its errors favour most. Where nothing but the sound says what is
-drawn, it helps to ask in part for what most candidates are near to (`typical`).
+drawn, it can help to ask in part for what most candidates are near to (`typical`).
 """
 
 import math
@@ -34,9 +34,7 @@ class Halving(Strategy):
 
     rounds: tuple[tuple[float, float], ...] = ((0.15, 0.7), (0.25, 0.3), (0.5, 0.1))  # OURS: a third of the cost
     apart: float = 0.5  # OURS: half of the steps, when a predicted picture scores about what it will in the end
-    typical: float = (
-        0.0  # OURS: prompts say what is drawn; see `AudioTokenMixin` for pictures that a sound alone decides
-    )
+    typical: float = 0.0  # OURS: a prompt says what is drawn; `AudioTokenMixin`, where a sound does, asks for more
 
     name = "halving"
     steers = True
